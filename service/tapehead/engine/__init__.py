@@ -1,0 +1,31 @@
+"""The calculus of recurrences: derivatives of any point of a Keras model with respect to any other. No bytes, no HTTP.
+
+    graph.py       a Keras model opened into a flat list of calls
+    naming.py      the names of its points, and its card;  places.py  where a point lies
+    probe.py       one run at load: shapes, and that the engine computes what Keras does
+    trace.py       the forward sweep;  sweep.py  the sweep back;  rules/  how one kind of layer passes cotangents on
+    programs.py    the compiled functions;  prepared.py  a request made ready for them
+    states.py jacobian.py products.py saliency.py      one operation each
+    precision.py   the same model in another dtype
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tapehead.engine.jacobian import jacobian
+from tapehead.engine.model import Model
+from tapehead.engine.products import vjp
+from tapehead.engine.saliency import saliency
+from tapehead.engine.states import infer, states
+from tapehead.operations import Request, Result
+
+OPERATIONS: Mapping[str, Callable[[Model, Request], Result]] = {
+    "states": states,
+    "jacobian": jacobian,
+    "vjp": vjp,
+    "saliency": saliency,
+    "infer": infer,
+}
+
+__all__ = ["OPERATIONS", "Model"]

@@ -1,0 +1,104 @@
+"""A Keras model as the engine sees it: a graph, named places, a card, and the programs compiled for it so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tapehead.engine.graph import AnyCall, Graph, flatten
+from tapehead.engine.naming import describe, named_places
+from tapehead.engine.places import Inner, Place, TensorAt
+from tapehead.engine.precision import copy_weights, model_dtype, rebuilt
+from tapehead.engine.probe import probed
+from tapehead.operations import Card
+
+
+_MASKING = (keras.layers.Masking, keras.layers.Embedding)
+
+
+class Model:
+    """A Keras model whose derivatives can be asked for.
+
+    `live` says that its weights may change between calls: a copy in another precision is brought up to date each time.
+
+    Raises:
+        UnsupportedModel: the model has no graph of layers, or does not compute here what it computes in Keras.
+    """
+
+    def __init__(self, keras_model: Any, name: str, version: int = 1, *, live: bool = False) -> None:
+        self.keras = keras_model
+        self.live = live
+        self.graph: Graph = flatten(keras_model)
+        self.dtype = model_dtype(keras_model)
+        self._programs: dict[Hashable, Callable[..., Any]] = {}
+        self._variants: dict[str, Model] = {self.dtype: self}
+        if self.dtype not in ("float32", "float64"):
+            self._variants["float32"] = Model(rebuilt(keras_model, "float32"), name, version)
+        native = self._variants.get("float32", self)
+        self.seen = native.seen if native is not self else probed(self.graph, keras_model)
+        self.masked_by = _masked_by(self.graph)
+        self.padding = _padding(self.graph)
+        self.places: dict[str, Place] = named_places(self.graph)
+        self.card: Card = describe(self, name, version)
+
+    def __repr__(self) -> str:
+        return f"<Model {self.card.name!r} version {self.card.version}: {len(self.graph.calls)} calls, {self.dtype}>"
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of its weights."""
+        return int(sum(np.prod(v.shape, dtype=np.int64) * np.dtype(_itemtype(v.dtype)).itemsize for v in self.keras.variables))
+
+    def at(self, precision: str | None) -> Model:
+        """The same model in `precision`: itself, or a copy rebuilt from its config with the weights copied.
+
+        Raises:
+            CannotRebuild: its config does not give the model back.
+        """
+        wanted = precision or self.card.dtype
+        wanted = "float64" if wanted == "float64" else "float32"
+        if wanted not in self._variants:
+            self._variants[wanted] = Model(rebuilt(self.keras, wanted), self.card.name, self.card.version)
+        variant = self._variants[wanted]
+        if self.live and variant is not self:
+            copy_weights(self.keras, variant.keras)
+        return variant
+
+    def program(self, key: Hashable, build: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+        """The compiled function kept under `key`, built the first time."""
+        if key not in self._programs:
+            self._programs[key] = build()
+        return self._programs[key]
+
+    def calls_before(self, places: Sequence[Place]) -> list[AnyCall]:
+        """The calls that must run before `places` have values."""
+        tensors = [place.tensor for place in places if isinstance(place, TensorAt)]
+        return self.graph.before(tensors, [place.call for place in places if isinstance(place, Inner)])
+
+
+def _masked_by(graph: Graph) -> dict[int, int]:
+    """Inputs that one layer alone reads, and which masks them: the mask of its output says which timesteps count."""
+    found = {}
+    for tensor in graph.inputs.values():
+        readers = [call for call in graph.calls if tensor in call.inputs]
+        if len(readers) == 1 and isinstance(getattr(readers[0], "layer", None), _MASKING):
+            found[tensor] = readers[0].outputs[0]
+    return found
+
+
+def _padding(graph: Graph) -> dict[str, float]:
+    """The value that padding is set to in each input: what the layer that reads it masks, else 0."""
+    values = dict.fromkeys(graph.inputs, 0.0)
+    for name, tensor in graph.inputs.items():
+        for call in graph.calls:
+            if tensor in call.inputs and isinstance(call.layer, keras.layers.Masking):
+                values[name] = call.layer.mask_value
+    return values
+
+
+def _itemtype(dtype: str) -> str:
+    return "uint16" if dtype == "bfloat16" else dtype
+

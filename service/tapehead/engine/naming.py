@@ -1,0 +1,142 @@
+"""The names of a model's points, and its card."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tapehead.engine.graph import Call, Graph, Recurrence
+from tapehead.engine.places import Final, Gate, Initial, Place, State, TensorAt
+from tapehead.operations import Card, PointInfo, TensorSpec
+from tapehead.operations.card import Kind
+from tapehead.points import quoted
+
+if TYPE_CHECKING:
+    from tapehead.engine.model import Model
+
+
+def named_places(graph: Graph) -> dict[str, Place]:
+    """Every point of the model by its canonical name."""
+    places: dict[str, Place] = {quoted(name): TensorAt(tensor) for name, tensor in graph.inputs.items()}
+    for n, tensor in enumerate(graph.outputs):
+        places["outputs" if len(graph.outputs) == 1 else f"outputs.{n}"] = TensorAt(tensor)
+    for call in graph.calls:
+        if len(call.outputs) == 1:
+            places.setdefault(call.name, TensorAt(call.outputs[0]))
+        else:
+            places.update({f"{call.name}.output.{n}": TensorAt(tensor) for n, tensor in enumerate(call.outputs)})
+        if isinstance(call, Recurrence):
+            places.update(_inner_places(call))
+    return places
+
+
+def _inner_places(call: Recurrence) -> dict[str, Place]:
+    places: dict[str, Place] = {}
+    for state in call.rule.states:
+        places[f"{call.name}.{state}"] = State(call, state)
+        places[f"{call.name}.{state}.initial"] = Initial(call, state)
+        places[f"{call.name}.{state}.final"] = Final(call, state)
+    places.update({f"{call.name}.{gate}": Gate(call, gate) for gate in call.rule.gates})
+    return places
+
+
+def describe(model: Model, name: str, version: int) -> Card:
+    """The model's card."""
+    graph = model.graph
+    points = {point: _point_info(model, point, place) for point, place in model.places.items()}
+    outputs = [f"outputs.{n}" if len(graph.outputs) > 1 else "outputs" for n in range(len(graph.outputs))]
+    inputs = {quoted(name): name for name in graph.inputs}
+    return Card(
+        name=name,
+        version=version,
+        inputs=tuple(_input_spec(model, own, points[point]) for point, own in inputs.items()),
+        outputs=tuple(
+            TensorSpec(label, (None, *points[point].shape), points[point].dtype, points[point].axes)
+            for point, label in zip(outputs, _output_names(model.keras, outputs), strict=True)
+        ),
+        points=points,
+        recurrent={call.name: _recurrent_info(call) for call in graph.recurrences},
+        weights={_weight_name(variable): tuple(variable.shape) for variable in model.keras.variables},
+        bytes=model.bytes,
+        dtype="float64" if model.dtype == "float64" else "float32",
+        aliases=_aliases(graph, points),
+    )
+
+
+def _point_info(model: Model, name: str, place: Place) -> PointInfo:
+    seen = model.seen
+    if isinstance(place, TensorAt):
+        shape, dtype = seen.shapes[place.tensor], seen.dtypes[place.tensor]
+        follows = seen.follows.get(place.tensor)
+        kind: Kind = "input" if place.tensor in model.graph.inputs.values() else "layer"
+        kind = "output" if name.startswith("outputs") and kind == "layer" else kind
+        return PointInfo(shape, _axes(shape, follows, kind), dtype, "float" in dtype, kind, follows)
+    rule = place.call.rule
+    shapes = dict(zip((*rule.states, *rule.gates), (*rule.state_shapes, *rule.gate_shapes), strict=True))
+    shape = tuple(shapes[place.name])
+    unit_axes = ("unit",) if len(shape) == 1 else tuple(f"unit{n}" for n in range(len(shape)))
+    dtype = "float64" if model.dtype == "float64" else "float32"
+    if isinstance(place, Initial | Final):
+        return PointInfo(shape, unit_axes, dtype, True, "initial" if isinstance(place, Initial) else "final")
+    sequence = place.call.sequence
+    timesteps = seen.shapes[sequence][0]
+    kind = "gate" if isinstance(place, Gate) else "state"
+    return PointInfo((timesteps, *shape), ("timestep", *unit_axes), dtype, True, kind, seen.follows.get(sequence))
+
+
+def _axes(shape: tuple[int | None, ...], follows: str | None, kind: Kind) -> tuple[str, ...]:
+    """The names of a tensor's axes: timesteps first where it has them, features of an input, units of a layer."""
+    last = "feature" if kind == "input" else "unit"
+    rest = len(shape)
+    lead: tuple[str, ...] = ()
+    if follows is not None or len(shape) > 1:
+        lead, rest = ("timestep",), len(shape) - 1
+    if rest == 0:
+        return lead
+    return (*lead, *(f"axis{n + 1}" for n in range(rest - 1)), last)
+
+
+def _input_spec(model: Model, own: str, info: PointInfo) -> TensorSpec:
+    symbol = dict(zip(model.graph.inputs, model.keras.inputs, strict=True))[own]
+    dtype = symbol.dtype if "float" not in symbol.dtype else info.dtype
+    return TensorSpec(own, (None, *symbol.shape[1:]), dtype, info.axes)
+
+
+def _output_names(keras_model: Any, points: list[str]) -> list[str]:
+    """The outputs' names in Keras, where they are all different, else the points'."""
+    names = [str(name) for name in getattr(keras_model, "output_names", points)]
+    return names if len(names) == len(points) == len(set(names)) else points
+
+
+def _recurrent_info(call: Recurrence) -> dict[str, Any]:
+    rule = call.rule
+    return {
+        "cell": rule.kind,
+        "units": list(rule.output_shape),
+        "states": {state: list(shape) for state, shape in zip(rule.states, rule.state_shapes, strict=True)},
+        "gates": list(rule.gates),
+        "direction": "backward" if call.backwards else "forward",
+    }
+
+
+def _weight_name(variable: Any) -> str:
+    """The layer's point, a slash, the variable; the cell's own component left out."""
+    parts = [part for part in variable.path.split("/") if not part.endswith("_cell") and part != "cell"]
+    return "/".join([".".join(map(quoted, parts[:-1])), parts[-1]]) if len(parts) > 1 else parts[0]
+
+
+def _aliases(graph: Graph, points: dict[str, PointInfo]) -> dict[str, str]:
+    """`inputs` for the only input; the bare name of a layer called several times, to what it could mean."""
+    aliases: dict[str, str] = {}
+    if "inputs" not in points:
+        names = [quoted(name) for name in graph.inputs]
+        aliases["inputs"] = ",".join(names)
+    if len(graph.outputs) > 1:
+        aliases["outputs"] = ",".join(f"outputs.{n}" for n in range(len(graph.outputs)))
+    for call in graph.calls:
+        base, called, _ = call.name.partition(".call.")
+        if called:
+            aliases.setdefault(base, ",".join(c.name for c in graph.calls if c.name.partition(".call.")[0] == base))
+        elif len(call.outputs) > 1 and isinstance(call, Call | Recurrence):
+            own = [f"{call.name}.output.{n}" for n in range(len(call.outputs))]
+            aliases.setdefault(call.name, own[0] if isinstance(call, Recurrence) else ",".join(own))
+    return aliases

@@ -1,0 +1,109 @@
+"""Any other cell: automatic differentiation of its one step, rows beside copies of themselves for the stack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from tapehead.engine.rules.cells import Kept, Pulled, Tensor
+from tapehead.engine.rules.stacks import flattened, repeated, stacked
+
+
+class AnyCellRule:
+    """The rule for a cell that follows Keras's protocol: `call(inputs, states)`, `state_size`, and no more."""
+
+    gates: tuple[str, ...] = ()
+    gate_shapes: tuple[tuple[int, ...], ...] = ()
+    within_step = False
+
+    def __init__(self, cell: Any, features: tuple[int | None, ...]) -> None:
+        self.cell = cell
+        self.kind = type(cell).__name__
+        self._structure = _initial_structure(cell)
+        flat = tree.flatten(self._structure)
+        self.state_shapes = tuple(tuple(state.shape[1:]) for state in flat)
+        self.states = _state_names(cell, len(flat))
+        self.output_state, self.output_shape = self._probe(features)
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """The inputs as they are."""
+        return inputs
+
+    def step(self, projected: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
+        """The cell's own step; nothing is kept but what every step keeps, its inputs and states."""
+        packed = tuple(tree.pack_sequence_as(self._structure, list(states)))
+        extra = {"training": False} if getattr(self.cell, "_call_has_training_arg", False) else {}
+        output, returned = self.cell(projected, packed, **extra)
+        return output, tuple(tree.flatten(returned)), ()
+
+    def local(
+        self, inputs: Tensor, previous: tuple[Tensor, ...], states: tuple[Tensor, ...], kept: Kept
+    ) -> tuple[Tensor, ...]:
+        """What the step is computed from again."""
+        return (inputs, *previous)
+
+    def gate_values(self, kept: Kept) -> Mapping[str, Tensor]:
+        """None: which of its tensors are gates, a cell does not say."""
+        return {}
+
+    def pull(
+        self,
+        local: tuple[Tensor, ...],
+        arriving: tuple[Tensor, ...],
+        output: Tensor | None,
+        gates: Mapping[str, Tensor],
+        wanted: frozenset[str],
+    ) -> Pulled:
+        """Back through the cell's step by reverse-mode differentiation of one call over all rows and stack entries."""
+        totals = list(arriving)
+        if output is not None and self.output_state is not None:
+            totals[self.output_state] += output
+        times = tf.shape(arriving[0])[1]
+        sources = [repeated(value, times) for value in local]
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            own, returned, _ = self.step(sources[0], tuple(sources[1:]))
+            targets, cotangents = list(returned), [flattened(total) for total in totals]
+            if output is not None and self.output_state is None:
+                targets, cotangents = [*targets, own], [*cotangents, flattened(output)]
+        found = tape.gradient(targets, sources, output_gradients=cotangents, unconnected_gradients="zero")
+        inputs, *previous = [stacked(value, times) for value in found]
+        return Pulled(tuple(totals), tuple(previous), inputs, {})
+
+    def _probe(self, features: tuple[int | None, ...]) -> tuple[int | None, tuple[int | None, ...]]:
+        """Which returned state is the very tensor that is returned as output, and its shape: seen by tracing a step."""
+        seen: list[tuple[int | None, tuple[int | None, ...]]] = []
+
+        def step(inputs: Tensor, *states: Tensor) -> Tensor:
+            output, returned, _ = self.step(inputs, states)
+            same = next((n for n, state in enumerate(returned) if state is output), None)
+            seen.append((same, tuple(output.shape[1:])))
+            return output
+
+        dtype = getattr(self.cell, "compute_dtype", keras.config.floatx())
+        specs = [tf.TensorSpec((None, *shape), dtype) for shape in (features, *self.state_shapes)]
+        tf.function(step, autograph=False).get_concrete_function(*specs)
+        return seen[-1]
+
+
+def _initial_structure(cell: Any) -> Any:
+    """The states of a batch of one, nested as Keras's RNN passes them."""
+    if hasattr(cell, "get_initial_state"):
+        states = cell.get_initial_state(batch_size=1)
+        return list(states) if tree.is_nested(states) else [states]
+    sizes: Sequence[Any] = cell.state_size if isinstance(cell.state_size, list | tuple) else [cell.state_size]
+    return [tf.zeros((1, size), cell.compute_dtype) for size in sizes]
+
+
+def _state_names(cell: Any, count: int) -> tuple[str, ...]:
+    """The cell's own names, else h for one state and state0, state1 … for several."""
+    names = getattr(cell, "state_names", None)
+    if names is not None and len(tree.flatten(names)) == count:
+        return tuple(map(str, tree.flatten(names)))
+    if isinstance(cell, keras.layers.LSTMCell):
+        return ("h", "c")
+    return ("h",) if count == 1 else tuple(f"state{n}" for n in range(count))

@@ -1,0 +1,84 @@
+"""Any layer or operation without a rule of its own: called as Keras calls it, and differentiated alone.
+
+Stack entries travel as rows beside copies of the layer's inputs, so one reverse-mode pass serves them all. A fused or
+cuDNN kernel is never differentiated: recurrent layers inside are told not to use one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from tapehead.engine.graph import Call, Ref
+from tapehead.engine.rules.stacks import flattened, repeated, stacked
+
+Tensor = Any
+
+
+def call_layer(
+    call: Call, value: Callable[[int], Tensor], mask: Callable[[int], Tensor | None]
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """The layer's outputs and the masks that Keras gives them, as in `predict`."""
+    layer = call.layer
+    masked = getattr(layer, "supports_masking", False) or getattr(layer, "_call_has_mask_arg", False)
+
+    def fill(leaf: Any) -> Any:
+        if not isinstance(leaf, Ref):
+            return leaf
+        tensor, own = value(leaf.id), mask(leaf.id)
+        if own is not None and masked:
+            tensor = tf.identity(tensor)
+            tensor._keras_mask = own
+        return tensor
+
+    args, kwargs = tree.map_structure(fill, (call.args, call.kwargs))
+    if getattr(layer, "_call_has_training_arg", False):
+        kwargs = {**kwargs, "training": False}
+    with unfused(layer):
+        outputs = tree.flatten(layer(*args, **kwargs))
+    return outputs, [getattr(output, "_keras_mask", None) for output in outputs]
+
+
+def pull_layer(
+    call: Call,
+    values: Mapping[int, Tensor],
+    masks: Mapping[int, Tensor],
+    cotangents: Sequence[Tensor | None],
+    stack: Tensor,
+) -> dict[int, Tensor]:
+    """The cotangents of the call's inputs, (rows, m, …) by tensor, from those of its outputs."""
+    ids = list(dict.fromkeys(call.inputs))
+    copies = {n: repeated(values[n], stack) for n in ids}
+    copied_masks = {n: repeated(masks[n], stack) for n in ids if n in masks}
+    sources = [n for n in ids if copies[n].dtype.is_floating]
+    with tf.GradientTape() as tape:
+        tape.watch([copies[n] for n in sources])
+        outputs, _ = call_layer(call, copies.__getitem__, copied_masks.get)
+    pairs = [(output, flattened(own)) for output, own in zip(outputs, cotangents, strict=True) if own is not None]
+    found = tape.gradient(
+        [output for output, _ in pairs],
+        [copies[n] for n in sources],
+        output_gradients=[own for _, own in pairs],
+        unconnected_gradients="zero",
+    )
+    return {n: stacked(tf.convert_to_tensor(own), stack) for n, own in zip(sources, found, strict=True)}
+
+
+@contextmanager
+def unfused(layer: Any) -> Iterator[None]:
+    """Recurrent layers within `layer` use no fused kernel meanwhile."""
+    inner = list(layer._flatten_layers()) if isinstance(layer, keras.layers.Layer) else []
+    fused = [one for one in inner if getattr(one, "use_cudnn", False)]
+    before = [one.use_cudnn for one in fused]
+    for one in fused:
+        one.use_cudnn = False
+    try:
+        yield
+    finally:
+        for one, use in zip(fused, before, strict=True):
+            one.use_cudnn = use

@@ -1,0 +1,95 @@
+"""What every rule for a recurrent cell offers: how the cell steps, and how a step passes cotangents back.
+
+Shapes, here and in all rules: a row is one sample, or one (sample, timestep). States are (rows, *state). A stack of m
+cotangents that travel together is (rows, m, *state). `local` values are a step's own numbers, made for all timesteps
+at once; `pull` meets them row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Tensor = Any
+Local = Any
+Kept = Any
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What one step passes back.
+
+    `totals` are the cotangents of the states that the step returned, everything that reads them within the step
+    included; `previous` those of the states that it took; `inputs` that of what `project` was given; `gates` those
+    of the gates asked for.
+    """
+
+    totals: tuple[Tensor, ...]
+    previous: tuple[Tensor, ...]
+    inputs: Tensor
+    gates: Mapping[str, Tensor]
+
+
+class CellRule(Protocol):
+    """How one kind of cell steps, and passes a stack of cotangents back through a step."""
+
+    @property
+    def kind(self) -> str:
+        """The cell's class name."""
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The names of its states, in flattened order; a cell of a stack puts `cells.0.` before."""
+
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Their shapes without the batch axis."""
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The names of its gates, in the kernel's order; empty where the rule knows none."""
+
+    @property
+    def gate_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Their shapes without the batch axis."""
+
+    @property
+    def output_state(self) -> int | None:
+        """Which state the cell returns as its output too, one and the same tensor; None where its output is apart."""
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """The shape of its output without the batch axis."""
+
+    @property
+    def within_step(self) -> bool:
+        """Whether a returned state is read again within the step, so that totals differ from what arrived."""
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """The part of a step that needs no state, for all timesteps at once: (..., features) to (..., any)."""
+
+    def step(self, projected: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
+        """One step: its output, the states it returns, and a nest of what `local` needs of it."""
+
+    def local(
+        self, inputs: Tensor, previous: tuple[Tensor, ...], states: tuple[Tensor, ...], kept: Kept
+    ) -> Local:
+        """The step's own numbers, elementwise over any leading axes: a nest of tensors."""
+
+    def gate_values(self, kept: Kept) -> Mapping[str, Tensor]:
+        """The gates after their activations."""
+
+    def pull(
+        self,
+        local: Local,
+        arriving: tuple[Tensor, ...],
+        output: Tensor | None,
+        gates: Mapping[str, Tensor],
+        wanted: frozenset[str],
+    ) -> Pulled:
+        """Cotangents back through one step.
+
+        `arriving` reach the returned states from later steps, `output` the output, `gates` the gates; `wanted` names
+        the gates whose cotangents are read.
+        """

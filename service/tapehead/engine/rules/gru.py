@@ -1,0 +1,121 @@
+"""The gated recurrent unit's step and how it passes cotangents back (Cho et al. 2014), in Keras's two forms.
+
+    z, r = sigma(x_z + h' U_z), sigma(x_r + h' U_r)          h = z * h' + (1 - z) * g
+    reset_after:   g = phi(x_g + r * (h' U_g + b))           (the form cuDNN computes)
+    otherwise:     g = phi(x_g + (r * h') U_g)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tapehead.engine.rules.activations import with_slope
+from tapehead.engine.rules.cells import Kept, Pulled, Tensor
+from tapehead.engine.rules.stacks import gate_seeds, times_transposed
+
+
+class _Local(NamedTuple):
+    """A unit's numbers in one step."""
+
+    update: Tensor  # z: d h/d h' at fixed gates
+    reset: Tensor  # r
+    slopes: Tensor  # sigma'(z_z), sigma'(z_r), phi'(z_g), side by side
+    held: Tensor  # h' - g: d h/d z
+    inner: Tensor  # what r multiplies: h' U_g + b, or h'
+
+
+class GRURule:
+    """The rule for `keras.layers.GRUCell`, with `reset_after` or without."""
+
+    kind = "GRUCell"
+    states = ("h",)
+    gates = ("update_gate", "reset_gate", "candidate")
+    output_state = 0
+    within_step = False
+
+    def __init__(self, cell: Any) -> None:
+        self.cell = cell
+        self.output_shape: tuple[int | None, ...] = (cell.units,)
+        self.state_shapes = ((cell.units,),)
+        self.gate_shapes = ((cell.units,),) * 3
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """x K and the input bias, for all timesteps at once."""
+        projected = tf.tensordot(inputs, tf.convert_to_tensor(self.cell.kernel), 1)
+        if not self.cell.use_bias:
+            return projected
+        bias = tf.convert_to_tensor(self.cell.bias)
+        return projected + (bias[0] if self.cell.reset_after else bias)
+
+    def step(self, projected: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
+        """h; (h,); the gates before their activations, and what the reset gate multiplies."""
+        (previous,), n = states, self.cell.units
+        x_zr, x_g = projected[..., : 2 * n], projected[..., 2 * n :]
+        if self.cell.reset_after:
+            product = tf.matmul(previous, tf.convert_to_tensor(self.cell.recurrent_kernel))
+            if self.cell.use_bias:
+                product += tf.convert_to_tensor(self.cell.bias)[1]
+            gates, inner = x_zr + product[..., : 2 * n], product[..., 2 * n :]
+            z, r = tf.split(self.cell.recurrent_activation(gates), 2, axis=-1)
+            before = x_g + r * inner
+        else:
+            kernel_zr, kernel_g = self._recurrent_kernels()
+            gates, inner = x_zr + tf.matmul(previous, kernel_zr), previous
+            z, r = tf.split(self.cell.recurrent_activation(gates), 2, axis=-1)
+            before = x_g + tf.matmul(r * previous, kernel_g)
+        h = z * previous + (1 - z) * self.cell.activation(before)
+        return h, (h,), (tf.concat([gates, before], axis=-1), inner)
+
+    def local(
+        self, inputs: Tensor, previous: tuple[Tensor, ...], states: tuple[Tensor, ...], kept: Kept
+    ) -> _Local:
+        """The numbers a unit that a step's derivative is made of."""
+        z_z, z_r, z_g = tf.split(kept[0], 3, axis=-1)
+        z, slope_z = with_slope(self.cell.recurrent_activation, z_z)
+        r, slope_r = with_slope(self.cell.recurrent_activation, z_r)
+        g, slope_g = with_slope(self.cell.activation, z_g)
+        slopes = tf.concat([slope_z, slope_r, slope_g], axis=-1)
+        return _Local(z, r, slopes, previous[0] - g, kept[1])
+
+    def gate_values(self, kept: Kept) -> Mapping[str, Tensor]:
+        """z, r, g by name."""
+        z_z, z_r, z_g = tf.split(kept[0], 3, axis=-1)
+        sigma, phi = self.cell.recurrent_activation, self.cell.activation
+        return dict(zip(self.gates, (sigma(z_z), sigma(z_r), phi(z_g)), strict=True))
+
+    def pull(
+        self,
+        local: _Local,
+        arriving: tuple[Tensor, ...],
+        output: Tensor | None,
+        gates: Mapping[str, Tensor],
+        wanted: frozenset[str],
+    ) -> Pulled:
+        """Back through h, the candidate, the reset gate that the candidate reads, and the pre-activations."""
+        update, reset, slopes, held, inner = (value[:, None] for value in local)
+        slope_z, slope_r, slope_g = tf.split(slopes, 3, axis=-1)
+        h = arriving[0] if output is None else arriving[0] + output
+        seeds = gate_seeds(self.gates, gates, h)
+        at_z, at_g = h * held + seeds["update_gate"], h * (1 - update) + seeds["candidate"]
+        z_g = at_g * slope_g
+        if self.cell.reset_after:
+            at_r = z_g * inner + seeds["reset_gate"]
+            z = tf.concat([at_z * slope_z, at_r * slope_r], axis=-1)
+            recurrent = tf.concat([z, z_g * reset], axis=-1)
+            previous = h * update + times_transposed(recurrent, self.cell.recurrent_kernel)
+        else:
+            kernel_zr, kernel_g = self._recurrent_kernels()
+            through = times_transposed(z_g, kernel_g)
+            at_r = through * inner + seeds["reset_gate"]
+            z = tf.concat([at_z * slope_z, at_r * slope_r], axis=-1)
+            previous = h * update + through * reset + times_transposed(z, kernel_zr)
+        inputs = times_transposed(tf.concat([z, z_g], axis=-1), self.cell.kernel)
+        read = dict(zip(self.gates, (at_z, at_r, at_g), strict=True)) if wanted else {}
+        return Pulled((h,), (previous,), inputs, read)
+
+    def _recurrent_kernels(self) -> tuple[Tensor, Tensor]:
+        kernel = tf.convert_to_tensor(self.cell.recurrent_kernel)
+        return kernel[:, : 2 * self.cell.units], kernel[:, 2 * self.cell.units :]

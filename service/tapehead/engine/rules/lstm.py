@@ -1,0 +1,101 @@
+"""The LSTM's step and how it passes cotangents back (Hochreiter & Schmidhuber 1997; Gers et al. 2000).
+
+    i, f, o = sigma(z_i), sigma(z_f), sigma(z_o)     g = phi(z_g)     z = x K + h' U + b, in the order i f g o
+    c = f * c' + i * g                               h = o * phi(c)
+
+The gates are diagonal, so a step's derivative is a few numbers a unit and one product with U.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tapehead.engine.rules.activations import with_slope
+from tapehead.engine.rules.cells import Kept, Pulled, Tensor
+from tapehead.engine.rules.stacks import gate_seeds, times_transposed
+
+
+class _Local(NamedTuple):
+    """d c/d z and d h/d z_o a unit, with the factors of the gates themselves."""
+
+    carry: Tensor  # f: d c/d c'
+    read: Tensor  # o * phi'(c): d h/d c
+    slopes: Tensor  # sigma'(z_i), sigma'(z_f), phi'(z_g), sigma'(z_o), side by side
+    factors: Tensor  # d c/d i, d c/d f, d c/d g, d h/d o, side by side
+
+
+class LSTMRule:
+    """The rule for `keras.layers.LSTMCell`."""
+
+    kind = "LSTMCell"
+    states = ("h", "c")
+    gates = ("input_gate", "forget_gate", "cell_candidate", "output_gate")
+    output_state = 0
+    within_step = False
+
+    def __init__(self, cell: Any) -> None:
+        self.cell = cell
+        self.output_shape: tuple[int | None, ...] = (cell.units,)
+        self.state_shapes = ((cell.units,), (cell.units,))
+        self.gate_shapes = ((cell.units,),) * 4
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """x K + b, for all timesteps at once."""
+        projected = tf.tensordot(inputs, tf.convert_to_tensor(self.cell.kernel), 1)
+        return projected + tf.convert_to_tensor(self.cell.bias) if self.cell.use_bias else projected
+
+    def step(self, projected: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
+        """h; (h, c); (z,)."""
+        h, c = states
+        z = projected + tf.matmul(h, tf.convert_to_tensor(self.cell.recurrent_kernel))
+        i, f, g, o = self._activated(z)
+        c = f * c + i * g
+        h = o * self.cell.activation(c)
+        return h, (h, c), (z,)
+
+    def local(
+        self, inputs: Tensor, previous: tuple[Tensor, ...], states: tuple[Tensor, ...], kept: Kept
+    ) -> _Local:
+        """The numbers a unit that a step's derivative is made of."""
+        z_i, z_f, z_g, z_o = tf.split(kept[0], 4, axis=-1)
+        i, slope_i = with_slope(self.cell.recurrent_activation, z_i)
+        f, slope_f = with_slope(self.cell.recurrent_activation, z_f)
+        g, slope_g = with_slope(self.cell.activation, z_g)
+        o, slope_o = with_slope(self.cell.recurrent_activation, z_o)
+        # Not `states`: at a masked timestep they repeat the last ones, and the step's own c is what was read.
+        a, slope_a = with_slope(self.cell.activation, f * previous[1] + i * g)
+        slopes = tf.concat([slope_i, slope_f, slope_g, slope_o], axis=-1)
+        return _Local(f, o * slope_a, slopes, tf.concat([g, previous[1], i, a], axis=-1))
+
+    def gate_values(self, kept: Kept) -> Mapping[str, Tensor]:
+        """i, f, g, o by name."""
+        return dict(zip(self.gates, self._activated(kept[0]), strict=True))
+
+    def pull(
+        self,
+        local: _Local,
+        arriving: tuple[Tensor, ...],
+        output: Tensor | None,
+        gates: Mapping[str, Tensor],
+        wanted: frozenset[str],
+    ) -> Pulled:
+        """Back through h = o * phi(c), c = f * c' + i * g, the gates, and z."""
+        carry, read, slopes, factors = (value[:, None] for value in local)
+        h = arriving[0] if output is None else arriving[0] + output
+        c = arriving[1] + h * read
+        at_gates = tf.concat([c, c, c, h], axis=-1) * factors
+        if gates:
+            at_gates += tf.concat(list(gate_seeds(self.gates, gates, h).values()), axis=-1)
+        # A nudge of o moves h, not c; a nudge of i, f or g moves c within the step, hence h: that is in `c` above.
+        z = at_gates * slopes
+        previous = (times_transposed(z, self.cell.recurrent_kernel), c * carry)
+        read_gates = dict(zip(self.gates, tf.split(at_gates, 4, axis=-1), strict=True)) if wanted else {}
+        return Pulled((h, arriving[1]), previous, times_transposed(z, self.cell.kernel), read_gates)
+
+    def _activated(self, z: Tensor) -> tuple[Tensor, ...]:
+        z_i, z_f, z_g, z_o = tf.split(z, 4, axis=-1)
+        sigma, phi = self.cell.recurrent_activation, self.cell.activation
+        return sigma(z_i), sigma(z_f), phi(z_g), sigma(z_o)

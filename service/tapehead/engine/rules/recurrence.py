@@ -1,0 +1,197 @@
+"""A recurrent layer's loop over its cell: forward, keeping what derivatives need, and back for a stack of cotangents.
+
+Arrays here are in run order, timesteps first: (timesteps, rows, …); index 0 is the timestep that the layer runs first.
+A masked timestep changes no state and returns no output of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import tensorflow as tf
+
+from tapehead.engine.rules.cells import CellRule, Kept, Local, Tensor
+
+
+@dataclass(frozen=True)
+class Run:
+    """A forward sweep through a recurrent layer: states and outputs after each timestep, and what the rule kept."""
+
+    rule: CellRule
+    inputs: Tensor
+    valid: Tensor | None
+    initial: tuple[Tensor, ...]
+    states: tuple[Tensor, ...]
+    outputs: Tensor
+    kept: Kept
+
+    @property
+    def previous(self) -> tuple[Tensor, ...]:
+        """The states before each timestep."""
+        pairs = zip(self.initial, self.states, strict=True)
+        return tuple(tf.concat([first[None], states[:-1]], axis=0) for first, states in pairs)
+
+    @property
+    def local(self) -> Local:
+        """Every step's own numbers, made for all timesteps at once."""
+        return self.rule.local(self.inputs, self.previous, self.states, self.kept)
+
+    @property
+    def final(self) -> tuple[Tensor, ...]:
+        """The states after the last timestep."""
+        return tuple(states[-1] for states in self.states)
+
+
+@dataclass(frozen=True)
+class Spike:
+    """Cotangents that arrive at one timestep each: stack entry j of row r is `values[r, j]`, at run time `times[r, j]`.
+
+    `values` is (rows or 1, m, *state), `times` (rows or 1, m).
+    """
+
+    values: Tensor
+    times: Tensor
+
+    def at(self, time: Tensor) -> Tensor:
+        """The cotangents of one timestep."""
+        here = self.times == time
+        for _ in self.values.shape[2:]:
+            here = here[..., None]
+        return tf.where(here, self.values, tf.zeros([], self.values.dtype))
+
+
+@dataclass(frozen=True)
+class Wave:
+    """Cotangents that arrive at every timestep: (timesteps, rows, m, *state)."""
+
+    values: Tensor
+
+    def at(self, time: Tensor) -> Tensor:
+        """The cotangents of one timestep."""
+        return self.values[time]
+
+
+Seed = Spike | Wave
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The cotangents that reach a recurrent layer: by state or gate name, at its output, at its final states."""
+
+    points: Mapping[str, Seed] = field(default_factory=dict)
+    output: Seed | None = None
+    final: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """The total derivatives that a sweep back found: by state or gate name (timesteps, rows, m, *state), of the inputs
+    likewise, and of the initial states (rows, m, *state)."""
+
+    points: Mapping[str, Tensor]
+    inputs: Tensor | None
+    initial: tuple[Tensor, ...]
+
+
+def forward(
+    rule: CellRule, inputs: Tensor, initial: tuple[Tensor, ...], valid: Tensor | None, *, zero_masked: bool = False
+) -> Run:
+    """Runs the cell over (timesteps, rows, …) inputs; `valid` is (timesteps, rows) or None.
+
+    At a masked timestep the output is 0 with `zero_masked`, else the one before it (0 before the first).
+    """
+    projected = rule.project(inputs)
+    timesteps = tf.shape(inputs)[0]
+    example = rule.step(projected[0], initial)
+    arrays = [_array(value, timesteps) for value in tf.nest.flatten(example)]
+
+    def body(time: Tensor, states: tuple[Tensor, ...], shown: Tensor, arrays: list[Any]) -> Any:
+        output, new, kept = rule.step(projected[time], states)
+        if valid is not None:
+            new = tuple(in_rows(valid[time], a, b) for a, b in zip(new, states, strict=True))
+            output = in_rows(valid[time], output, shown)
+            shown = shown if zero_masked else output
+        values = tf.nest.flatten((output, new, kept))
+        arrays = [array.write(time, value) for array, value in zip(arrays, values, strict=True)]
+        return time + 1, tuple(map(_shaped, new, states)), shown, arrays
+
+    start = (tf.constant(0), initial, tf.zeros_like(example[0]), arrays)
+    *_, arrays = tf.while_loop(lambda time, *_: time < timesteps, body, start)
+    output, states, kept = tf.nest.pack_sequence_as(example, [array.stack() for array in arrays])
+    return Run(rule, inputs, valid, initial, states, output, kept)
+
+
+def back(run: Run, stack: Tensor, seeds: Seeds, reads: frozenset[str], *, inputs: bool) -> Adjoint:
+    """The sweep back: `stack` cotangents at once, from the last timestep to the first.
+
+    `reads` names the states and gates whose total derivatives are kept, `inputs` says whether the inputs' are.
+    """
+    rule, local = run.rule, run.local
+    timesteps, rows = tf.unstack(tf.shape(run.inputs)[:2])
+    names = [name for name in (*rule.states, *rule.gates) if name in reads]
+    gates = frozenset(rule.gates) & reads
+    start = tuple(
+        _full(seeds.final.get(name), (rows, stack, *shape), run.states[0].dtype)
+        for name, shape in zip(rule.states, rule.state_shapes, strict=True)
+    )
+    shapes = dict(zip((*rule.states, *rule.gates), (*rule.state_shapes, *rule.gate_shapes), strict=True))
+    kept = [shapes[name] for name in names] + ([run.inputs.shape[2:]] if inputs else [])
+    arrays = [tf.TensorArray(start[0].dtype, timesteps, element_shape=[None, None, *shape]) for shape in kept]
+    # A masked timestep shows an earlier output: what arrives there is carried back to where that output was made.
+    carried = tf.zeros_like(start[0]) if seeds.output is None else tf.zeros_like(seeds.output.at(timesteps - 1))
+
+    def body(time: Tensor, cotangents: tuple[Tensor, ...], carried: Tensor, arrays: list[Any]) -> Any:
+        arriving = tuple(
+            cotangent + seeds.points[name].at(time) if name in seeds.points else cotangent
+            for name, cotangent in zip(rule.states, cotangents, strict=True)
+        )
+        output = None if seeds.output is None else carried + seeds.output.at(time)
+        at_gates = {name: seeds.points[name].at(time) for name in rule.gates if name in seeds.points}
+        here = tf.nest.map_structure(lambda value: value[time], local)
+        pulled = rule.pull(here, arriving, output, at_gates, gates)
+        previous, found = pulled.previous, found_by_name(rule, pulled)
+        if run.valid is not None:
+            now = run.valid[time]
+            previous = tuple(in_rows(now, a, b) for a, b in zip(previous, arriving, strict=True))
+            found = {name: in_rows(now, value, tf.zeros_like(value)) for name, value in found.items()}
+            carried = carried if output is None else in_rows(now, tf.zeros_like(output), output)
+        values = [found[name] for name in names] + ([found[INPUTS]] if inputs else [])
+        arrays = [array.write(time, value) for array, value in zip(arrays, values, strict=True)]
+        return time - 1, tuple(map(_shaped, previous, cotangents)), carried, arrays
+
+    _, first, _, arrays = tf.while_loop(
+        lambda time, *_: time >= 0, body, (timesteps - 1, start, carried, arrays)
+    )
+    values = [array.stack() for array in arrays]
+    return Adjoint(dict(zip(names, values, strict=False)), values[-1] if inputs else None, first)
+
+
+INPUTS = ""
+
+
+def found_by_name(rule: CellRule, pulled: Any) -> dict[str, Tensor]:
+    """What a step found, by state and gate name; the inputs' under INPUTS."""
+    return {**dict(zip(rule.states, pulled.totals, strict=True)), **pulled.gates, INPUTS: pulled.inputs}
+
+
+def _array(value: Tensor, size: Tensor) -> Any:
+    return tf.TensorArray(value.dtype, size, element_shape=[None, *value.shape[1:]])
+
+
+def in_rows(rows: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """`a` in the rows that are true, else `b`."""
+    for _ in a.shape[1:]:
+        rows = rows[..., None]
+    return tf.where(rows, a, b)
+
+
+def _full(value: Tensor | None, shape: tuple[Any, ...], dtype: Any) -> Tensor:
+    zeros = tf.zeros(shape, dtype)
+    return zeros if value is None else value + zeros
+
+
+def _shaped(value: Tensor, like: Tensor) -> Tensor:
+    """`value` with what is known of the shape of `like`: loops need the same each time round."""
+    return tf.ensure_shape(value, like.shape)

@@ -1,0 +1,66 @@
+"""The simple recurrent cell's step and how it passes cotangents back (Elman 1990).
+
+    h = phi(z)     z = x K + h' U + b
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from tapehead.engine.rules.activations import with_slope
+from tapehead.engine.rules.cells import Kept, Pulled, Tensor
+from tapehead.engine.rules.stacks import times_transposed
+
+
+class SimpleRNNRule:
+    """The rule for `keras.layers.SimpleRNNCell`."""
+
+    kind = "SimpleRNNCell"
+    states = ("h",)
+    gates: tuple[str, ...] = ()
+    gate_shapes: tuple[tuple[int, ...], ...] = ()
+    output_state = 0
+    within_step = False
+
+    def __init__(self, cell: Any) -> None:
+        self.cell = cell
+        self.output_shape: tuple[int | None, ...] = (cell.units,)
+        self.state_shapes = ((cell.units,),)
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """x K + b, for all timesteps at once."""
+        projected = tf.tensordot(inputs, tf.convert_to_tensor(self.cell.kernel), 1)
+        return projected + tf.convert_to_tensor(self.cell.bias) if self.cell.use_bias else projected
+
+    def step(self, projected: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
+        """h; (h,); (z,)."""
+        z = projected + tf.matmul(states[0], tf.convert_to_tensor(self.cell.recurrent_kernel))
+        h = self.cell.activation(z)
+        return h, (h,), (z,)
+
+    def local(
+        self, inputs: Tensor, previous: tuple[Tensor, ...], states: tuple[Tensor, ...], kept: Kept
+    ) -> Tensor:
+        """phi'(z)."""
+        return with_slope(self.cell.activation, kept[0])[1]
+
+    def gate_values(self, kept: Kept) -> Mapping[str, Tensor]:
+        """None: the cell has no gates."""
+        return {}
+
+    def pull(
+        self,
+        local: Tensor,
+        arriving: tuple[Tensor, ...],
+        output: Tensor | None,
+        gates: Mapping[str, Tensor],
+        wanted: frozenset[str],
+    ) -> Pulled:
+        """Back through h = phi(z), z = x K + h' U + b."""
+        h = arriving[0] if output is None else arriving[0] + output
+        z = h * local[:, None]
+        previous = times_transposed(z, self.cell.recurrent_kernel)
+        return Pulled((h,), (previous,), times_transposed(z, self.cell.kernel), {})

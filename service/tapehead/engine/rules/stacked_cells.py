@@ -1,0 +1,87 @@
+"""Cells on top of each other within one step (`keras.layers.StackedRNNCells`): each reads the output of the one below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+from tapehead.engine.rules.cells import CellRule, Kept, Pulled, Tensor
+
+
+class StackedCellsRule:
+    """The rule for a stack of cells, made of the rules of its cells; states and gates stand in the cells' order."""
+
+    kind = "StackedRNNCells"
+    within_step = True
+
+    def __init__(self, rules: Sequence[CellRule]) -> None:
+        self.rules = tuple(rules)
+        self.states = tuple(f"cells.{n}.{state}" for n, rule in enumerate(self.rules) for state in rule.states)
+        self.state_shapes = tuple(shape for rule in self.rules for shape in rule.state_shapes)
+        self.gates = tuple(f"cells.{n}.{gate}" for n, rule in enumerate(self.rules) for gate in rule.gates)
+        self.gate_shapes = tuple(shape for rule in self.rules for shape in rule.gate_shapes)
+        ends = list(accumulate(len(rule.states) for rule in self.rules))
+        self._slices = [slice(end - len(rule.states), end) for end, rule in zip(ends, self.rules, strict=True)]
+        last = self.rules[-1]
+        self.output_shape = last.output_shape
+        self.output_state = None if last.output_state is None else self._slices[-1].start + last.output_state
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """The lowest cell's part."""
+        return self.rules[0].project(inputs)
+
+    def step(self, projected: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
+        """The topmost output, every cell's states, and what each cell keeps with the inputs that it was given."""
+        returned: list[Tensor] = []
+        kept: list[Any] = []
+        output = None
+        for n, rule in enumerate(self.rules):
+            given = (output,) if n else ()
+            output, new, own = rule.step(rule.project(output) if n else projected, states[self._slices[n]])
+            kept.append((given, own))
+            returned.extend(new)
+        return output, tuple(returned), tuple(kept)
+
+    def local(
+        self, inputs: Tensor, previous: tuple[Tensor, ...], states: tuple[Tensor, ...], kept: Kept
+    ) -> tuple[Any, ...]:
+        """Each cell's own numbers."""
+        return tuple(
+            rule.local(given[0] if n else inputs, previous[self._slices[n]], states[self._slices[n]], own)
+            for n, (rule, (given, own)) in enumerate(zip(self.rules, kept, strict=True))
+        )
+
+    def gate_values(self, kept: Kept) -> Mapping[str, Tensor]:
+        """Every cell's gates."""
+        return {
+            f"cells.{n}.{gate}": value
+            for n, (rule, (_, own)) in enumerate(zip(self.rules, kept, strict=True))
+            for gate, value in rule.gate_values(own).items()
+        }
+
+    def pull(
+        self,
+        local: tuple[Any, ...],
+        arriving: tuple[Tensor, ...],
+        output: Tensor | None,
+        gates: Mapping[str, Tensor],
+        wanted: frozenset[str],
+    ) -> Pulled:
+        """Back from the topmost cell to the lowest: what a cell passes to its inputs is its neighbour's output."""
+        totals: tuple[Tensor, ...] = ()
+        previous: tuple[Tensor, ...] = ()
+        read: dict[str, Tensor] = {}
+        for n in reversed(range(len(self.rules))):
+            pulled = self.rules[n].pull(
+                local[n], arriving[self._slices[n]], output, _part(n, gates), frozenset(_part(n, dict.fromkeys(wanted)))
+            )
+            totals, previous = pulled.totals + totals, pulled.previous + previous
+            read.update({f"cells.{n}.{gate}": value for gate, value in pulled.gates.items()})
+            output = pulled.inputs
+        return Pulled(totals, previous, output, read)
+
+
+def _part(cell: int, named: Mapping[str, Any]) -> dict[str, Any]:
+    prefix = f"cells.{cell}."
+    return {name[len(prefix) :]: value for name, value in named.items() if name.startswith(prefix)}

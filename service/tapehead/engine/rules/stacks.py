@@ -1,0 +1,39 @@
+"""Arithmetic on stacks of cotangents, (rows, m, …)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+Tensor = Any
+
+
+def times_transposed(stack: Tensor, kernel: Any) -> Tensor:
+    """(rows, m, k) times the transpose of (n, k): (rows, m, n), as one product over all rows and stack entries."""
+    kernel = tf.convert_to_tensor(kernel)
+    shape = tf.shape(stack)
+    flat = tf.matmul(tf.reshape(stack, [-1, kernel.shape[1]]), kernel, transpose_b=True)
+    return tf.reshape(flat, [shape[0], shape[1], kernel.shape[0]])
+
+
+def gate_seeds(names: Sequence[str], seeds: Mapping[str, Tensor], like: Tensor) -> dict[str, Tensor]:
+    """The gates' own cotangents in the shape of `like`, in the kernel's order; 0 where none is seeded."""
+    zero = tf.zeros_like(like)
+    return {name: seeds[name] + zero if name in seeds else zero for name in names}
+
+
+def repeated(value: Tensor, times: Tensor) -> Tensor:
+    """(rows, …) to (rows * times, …): each row beside its own copies, as `flattened` lays a stack out."""
+    return tf.repeat(value, times, axis=0)
+
+
+def flattened(stack: Tensor) -> Tensor:
+    """(rows, m, …) to (rows * m, …)."""
+    return tf.reshape(stack, tf.concat([[-1], tf.shape(stack)[2:]], axis=0))
+
+
+def stacked(flat: Tensor, times: Tensor) -> Tensor:
+    """(rows * times, …) to (rows, times, …)."""
+    return tf.reshape(flat, tf.concat([[-1, times], tf.shape(flat)[1:]], axis=0))

@@ -1,0 +1,214 @@
+"""The forward sweep: the model's calls in order, keeping every tensor, every mask and every recurrent layer's run.
+
+Masks. A tensor's mask, (batch, timesteps), says which of its timesteps count. It is made once, from the given input, by
+the lengths and by the layers that mask (`trace` without `held`), and then held: sweeps are given it and never make it
+again, so that a nudge, a step of an integrated-gradients path or a baseline cannot change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from tapehead.engine.graph import AnyCall, Call, Graph, Merge, Recurrence
+from tapehead.engine.places import Initial
+from tapehead.engine.rules.any_layer import call_layer
+from tapehead.engine.rules.recurrence import Run, forward
+from tapehead.engine.timewise import keeps_timesteps_apart, takes_mask
+from tapehead.errors import LengthsUnsupported
+
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a sweep starts from: inputs by name, lengths by input, initial states by point, and the masks held so far.
+
+    `follows` names the input whose timesteps a tensor has.
+    """
+
+    inputs: Mapping[str, Tensor]
+    lengths: Mapping[str, Tensor] = field(default_factory=dict)
+    initial: Mapping[str, Tensor] = field(default_factory=dict)
+    held: Mapping[int | str, Tensor] | None = None
+    follows: Mapping[int, str] = field(default_factory=dict)
+
+    def lengths_of(self, tensor: int) -> Tensor | None:
+        """The lengths that bind a tensor's timesteps."""
+        return self.lengths.get(self.follows.get(tensor, ""))
+
+
+@dataclass
+class Trace:
+    """Every tensor of the model by number, every mask by the number of its tensor or the name of its recurrent layer, and
+    the run of every recurrent layer."""
+
+    given: Given
+    values: dict[int, Tensor] = field(default_factory=dict)
+    masks: dict[int | str, Tensor] = field(default_factory=dict)
+    runs: dict[Recurrence, Run] = field(default_factory=dict)
+
+    @property
+    def batch(self) -> Tensor:
+        """How many samples there are."""
+        return tf.shape(next(iter(self.given.inputs.values())))[0]
+
+    def fed(self, place: Initial) -> int | None:
+        """The tensor of the model that feeds an initial state, unless the request gives that state itself."""
+        call = place.call
+        if call.initial is None or f"{call.name}.{place.name}.initial" in self.given.initial:
+            return None
+        return call.initial[call.rule.states.index(place.name)]
+
+
+def trace(graph: Graph, calls: Sequence[AnyCall], given: Given) -> Trace:
+    """Runs `calls` of the model on what is given.
+
+    Raises:
+        LengthsUnsupported: lengths are given, and a layer on the way mixes timesteps but takes no mask.
+    """
+    made = Trace(given)
+    for name, tensor in graph.inputs.items():
+        made.values[tensor] = given.inputs[name]
+        lengths = given.lengths.get(name)
+        if lengths is not None and given.held is None:
+            made.masks[tensor] = tf.sequence_mask(lengths, tf.shape(given.inputs[name])[1])
+    if given.held is not None:
+        made.masks.update(given.held)
+    for call in calls:
+        if isinstance(call, Recurrence):
+            _run_recurrence(made, call)
+        elif isinstance(call, Merge):
+            _run_merge(made, call)
+        else:
+            _run_layer(made, call)
+    return made
+
+
+def flipped(value: Tensor, lengths: Tensor | None, *, time_axis: int = 1, batch_axis: int = 0) -> Tensor:
+    """The timesteps turned round: all of them, or each sample's first `lengths` and the rest left where it is."""
+    if lengths is None:
+        return tf.reverse(value, [time_axis])
+    return tf.reverse_sequence(value, lengths, seq_axis=time_axis, batch_axis=batch_axis)
+
+
+def run_order(call: Recurrence, given: Given, value: Tensor) -> Tensor:
+    """(batch, timesteps, …) in the input's own time to (timesteps, batch, …) as the layer runs."""
+    if call.backwards:
+        value = flipped(value, given.lengths_of(call.sequence))
+    return swapped(value)
+
+
+def input_order(call: Recurrence, given: Given, value: Tensor) -> Tensor:
+    """(timesteps, batch, …) as the layer runs to (batch, timesteps, …) in the input's own time."""
+    value = swapped(value)
+    return flipped(value, given.lengths_of(call.sequence)) if call.backwards else value
+
+
+def swapped(value: Tensor) -> Tensor:
+    """Batch and timesteps change places."""
+    return tf.transpose(value, [1, 0, *range(2, value.shape.rank)])
+
+
+def _run_recurrence(made: Trace, call: Recurrence) -> None:
+    mask = _recurrent_mask(made, call)
+    sequence = tf.cast(made.values[call.sequence], call.layer.compute_dtype)
+    run = forward(
+        call.rule,
+        run_order(call, made.given, sequence),
+        _initial_states(made, call),
+        None if mask is None else run_order(call, made.given, mask),
+        zero_masked=bool(getattr(call.layer, "zero_output_for_mask", False)),
+    )
+    made.runs[call] = run
+    sequences = call.layer.return_sequences
+    made.values[call.outputs[0]] = swapped(run.outputs) if sequences else run.outputs[-1]
+    made.values.update(zip(call.outputs[1:], run.final, strict=False))
+    if made.given.held is None and mask is not None:
+        made.masks[call.name] = mask
+        if sequences:
+            made.masks[call.outputs[0]] = mask
+
+
+def _recurrent_mask(made: Trace, call: Recurrence) -> Tensor | None:
+    """Which timesteps the layer runs: a mask given to its call takes the place of the sequence's own."""
+    if made.given.held is not None:
+        return made.given.held.get(call.name)
+    mask = made.masks.get(call.sequence)
+    if call.mask is None:
+        return mask
+    explicit = tf.cast(made.values[call.mask], tf.bool)
+    bound = mask is not None and made.given.lengths_of(call.sequence) is not None
+    return mask & explicit if bound else explicit
+
+
+def _initial_states(made: Trace, call: Recurrence) -> tuple[Tensor, ...]:
+    """The request's own, else what the model feeds, else the layer's default (zeros, for a stateful layer too)."""
+    names = [f"{call.name}.{state}.initial" for state in call.rule.states]
+    dtype = call.layer.compute_dtype
+    if call.initial is not None:
+        default = [made.values[tensor] for tensor in call.initial]
+    elif all(name in made.given.initial for name in names):
+        default = [None] * len(names)
+    else:
+        default = tree.flatten(call.layer.get_initial_state(batch_size=made.batch))
+    states = [made.given.initial.get(name, value) for name, value in zip(names, default, strict=True)]
+    shaped = zip(states, call.rule.state_shapes, strict=True)
+    return tuple(tf.ensure_shape(tf.cast(state, dtype), [None, *shape]) for state, shape in shaped)
+
+
+def _run_merge(made: Trace, call: Merge) -> None:
+    forward_output, backward_output = made.values[call.forward], made.values[call.backward]
+    if call.layer.return_sequences:
+        backward_output = flipped(backward_output, made.given.lengths_of(call.forward))
+    made.values.update(zip(call.outputs, merged(call.layer.merge_mode, forward_output, backward_output), strict=True))
+    if made.given.held is None and call.forward in made.masks:
+        made.masks.update(dict.fromkeys(call.outputs, made.masks[call.forward]))
+
+
+def merged(mode: str | None, one: Tensor, other: Tensor) -> tuple[Tensor, ...]:
+    """The two directions' outputs joined as a Bidirectional's `merge_mode` says."""
+    match mode:
+        case "concat":
+            return (tf.concat([one, other], axis=-1),)
+        case "sum":
+            return (one + other,)
+        case "ave":
+            return ((one + other) / 2,)
+        case "mul":
+            return (one * other,)
+        case _:
+            return (one, other)
+
+
+def _run_layer(made: Trace, call: Call) -> None:
+    if isinstance(call.layer, keras.layers.Masking) and made.given.held is not None:
+        (tensor,) = call.inputs
+        held = made.masks[call.outputs[0]]
+        made.values[call.outputs[0]] = made.values[tensor] * tf.cast(held, made.values[tensor].dtype)[..., None]
+        return
+    outputs, masks = call_layer(call, made.values.__getitem__, made.masks.get)
+    made.values.update(zip(call.outputs, outputs, strict=True))
+    if made.given.held is None:
+        padded = [made.masks[n] for n in call.inputs if n in made.masks and made.given.lengths_of(n) is not None]
+        masks = _bound(call, masks, padded)
+        made.masks.update({n: mask for n, mask in zip(call.outputs, masks, strict=True) if mask is not None})
+
+
+def _bound(call: Call, masks: list[Tensor | None], padded: list[Tensor]) -> list[Tensor | None]:
+    """The masks of the call's outputs where lengths bind its inputs: kept, if the layer cannot mix in padding."""
+    if not padded:
+        return masks
+    if keeps_timesteps_apart(call.layer):
+        return [padded[0] if mask is None else mask & padded[0] for mask in masks]
+    if takes_mask(call.layer):
+        return masks
+    raise LengthsUnsupported(
+        f"layer {call.name!r} ({type(call.layer).__name__}) mixes timesteps and takes no mask, so it cannot leave padding "
+        f"out; send sequences of one length together, without lengths"
+    )

@@ -1,0 +1,105 @@
+"""The operations that are built, one row each: the server's routes, the client's methods and the docs read this table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal[
+    "point", "points", "point or points", "bool", "int", "float", "string", "choice", "tensor", "number or tensor"
+]
+
+
+class Required:
+    """Stands as the default of a parameter that has none."""
+
+    def __repr__(self) -> str:
+        return "required"
+
+
+REQUIRED = Required()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of an operation. `choices` belongs to the kind `choice`; `least` and `most` to numbers."""
+
+    name: str
+    kind: Kind
+    default: Any = REQUIRED
+    doc: str = ""
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def required(self) -> bool:
+        """Whether a request must give it."""
+        return isinstance(self.default, Required)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing that can be asked."""
+
+    name: str
+    doc: str
+    parameters: tuple[Parameter, ...]
+
+    def parameter(self, name: str) -> Parameter | None:
+        """The parameter of that name."""
+        return next((parameter for parameter in self.parameters if parameter.name == name), None)
+
+
+PRECISION = Parameter(
+    "precision",
+    "choice",
+    None,
+    "What to compute in; by default the model's own dtype, at least float32.",
+    choices=("float32", "float64", "tf32"),
+)
+OF = Parameter("of", "point or points", doc="What is differentiated.")
+WRT = Parameter("wrt", "point or points", doc="With respect to what.")
+
+_ROWS = (
+    Operation(
+        "states",
+        "The values at points of the model, and the states to carry on from.",
+        (
+            Parameter("points", "points", (), "Which points; every recurrent state where none is named."),
+            Parameter("final_states", "bool", False, "Also every X.final, ready to be the next initial_states."),
+            PRECISION,
+        ),
+    ),
+    Operation(
+        "jacobian",
+        "The Jacobian d of / d wrt for each sample.",
+        (
+            OF,
+            WRT,
+            Parameter("lag", "int", None, "Only d of[t] / d wrt[t - lag], for every t.", least=0),
+            PRECISION,
+        ),
+    ),
+    Operation(
+        "vjp",
+        "A cotangent times the Jacobian; with ones, what GradientTape.gradient gives.",
+        (OF, WRT, Parameter("cotangent", "tensor", None, "In the shape of `of`; ones by default."), PRECISION),
+    ),
+    Operation(
+        "saliency",
+        "Attributions of one number a sample to the entries of `wrt`.",
+        (
+            Parameter("target", "point", doc="One number a sample: outputs[2], outputs[argmax], lstm.h[-1, 3]."),
+            Parameter("method", "choice", "gradient", "How.", ("gradient", "gradient_x_input", "integrated_gradients")),
+            Parameter("wrt", "point", "inputs", "To whose entries."),
+            Parameter("baseline", "number or tensor", 0.0, "Where integrated gradients start from."),
+            Parameter("n_steps", "int", 50, "Steps of the integrated-gradients path.", least=1, most=10_000),
+            PRECISION,
+        ),
+    ),
+)
+
+OPERATIONS: Mapping[str, Operation] = {row.name: row for row in _ROWS}
+INFER = Operation("infer", "The model's outputs.", (PRECISION,))
