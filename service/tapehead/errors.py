@@ -250,9 +250,7 @@ BY_CODE: Mapping[str, type[TapeheadError]] = {kind.code: kind for kind in revers
 }
 
 
-def _revive(
-    kind: type[TapeheadError], detail: str, retry_after: float | None, request_id: str | None
-) -> TapeheadError:
+def _revive(kind: type[TapeheadError], detail: str, retry_after: float | None, request_id: str | None) -> TapeheadError:
     return kind(detail, retry_after=retry_after, request_id=request_id)
 
 

@@ -1,12 +1,12 @@
 """The calculus of recurrences: derivatives of any point of a Keras model with respect to any other. No bytes, no HTTP.
 
-    graph.py       a Keras model opened into a flat list of calls
-    naming.py      the names of its points, and its card;  places.py  where a point lies
-    probe.py       one run at load: shapes, and that the engine computes what Keras does
-    trace.py       the forward sweep;  sweep.py  the sweep back;  rules/  how one kind of layer passes cotangents on
-    programs.py    the compiled functions;  prepared.py  a request made ready for them
-    states.py jacobian.py products.py saliency.py      one operation each
-    precision.py   the same model in another dtype
+graph.py       a Keras model opened into a flat list of calls
+naming.py      the names of its points, and its card;  places.py  where a point lies
+probe.py       one run at load: shapes, and that the engine computes what Keras does
+trace.py       the forward sweep;  sweep.py  the sweep back;  rules/  how one kind of layer passes cotangents on
+programs.py    the compiled functions;  prepared.py  a request made ready for them
+states.py jacobian.py products.py saliency.py      one operation each
+precision.py   the same model in another dtype
 """
 
 from __future__ import annotations

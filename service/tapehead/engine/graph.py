@@ -122,8 +122,9 @@ def flatten(model: Any) -> Graph:
     function = _function(model)
     if function is None:
         raise UnsupportedModel(
-            f"{type(model).__name__} {getattr(model, 'name', '')!r} has no graph of layers; expected a built Functional or "
-            f"Sequential Keras model (give a Sequential an Input, and write a subclassed model with keras.Model(inputs, outputs))"
+            f"{type(model).__name__} {getattr(model, 'name', '')!r} has no graph of layers; expected a built "
+            f"Functional or Sequential Keras model (give a Sequential an Input; write a subclassed model with keras.Model(inputs, "
+            f"outputs))"
         )
     opener = _Opener()
     inputs = {_input_name(tensor): opener.new(tensor) for tensor in function.inputs}
@@ -275,7 +276,11 @@ def _is_bidirectional(layer: Any) -> bool:
 
 
 def _recurrent_arguments(
-    name: str, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = None
+    name: str,
+    sequences: Any,
+    initial_state: Any = None,
+    mask: Any = None,
+    training: Any = None,  # noqa: ARG001 - a call may give it; models run as in predict
 ) -> tuple[int, tuple[int, ...] | None, int | None]:
     leaves = [] if initial_state is None else tree.flatten(initial_state)
     if not isinstance(sequences, Ref) or not all(isinstance(leaf, Ref) for leaf in leaves):

@@ -3,7 +3,7 @@
 Routes:
     reverse    one sweep back carries a one-hot cotangent for every entry of `of`, in chunks under a byte budget
     window     `lag` within one recurrent layer: every timestep steps k back, all at once
-    diagonal   `lag` across layers: the whole Jacobian a chunk of timesteps at a time, of which the k-th entries are kept
+    diagonal   `lag` across layers: the whole Jacobian a chunk of timesteps at a time, k-th entries kept
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def full(prepared: Prepared, of: Target, wrts: Sequence[Target]) -> list[Array]:
     """The whole Jacobian for each of `wrts`, (batch, *of, *wrt)."""
     entries = int(np.prod(of.shape))
     answers = [np.empty((prepared.batch, entries, *wrt.shape), prepared.dtype) for wrt in wrts]
-    for chunk in _chunks(entries, _bytes_an_entry(prepared, of, wrts)):
+    for chunk in chunks(entries, _bytes_an_entry(prepared, of, wrts), CHUNK_BYTES):
         values, times = one_hot(prepared, of, chunk)
         places = [wrt.place for wrt in wrts]
         found = spike_program(prepared.model, prepared.calls, of.place, places, prepared.arrays(), values, times)
@@ -115,9 +115,16 @@ def _window(prepared: Prepared, of: Target, wrt: Target, times: Ints, lag: int) 
     rows, entries = len(samples), values.shape[1]
     answer = np.empty((rows, entries, *wrt.shape[1:]), prepared.dtype)
     width = sum(int(np.prod(shape)) for shape in (*of.place.call.rule.state_shapes, *of.place.call.rule.gate_shapes))
-    for chunk in _chunks(rows, 4 * entries * width * prepared.dtype.itemsize):
+    for chunk in chunks(rows, 4 * entries * width * prepared.dtype.itemsize, CHUNK_BYTES):
         found = lag_program(
-            prepared.model, prepared.calls, of.place, wrt.place, prepared.arrays(), values, path[:, chunk], samples[chunk]
+            prepared.model,
+            prepared.calls,
+            of.place,
+            wrt.place,
+            prepared.arrays(),
+            values,
+            path[:, chunk],
+            samples[chunk],
         )
         answer[chunk] = found[(slice(None), slice(None), *wrt.selection.rest)].reshape(answer[chunk].shape)
     valid = prepared.valid(of.place)
@@ -128,12 +135,13 @@ def _window(prepared: Prepared, of: Target, wrt: Target, times: Ints, lag: int) 
 
 
 def _paths(prepared: Prepared, place: State | Gate, times: Ints, lag: int) -> Ints:
-    """The run times of each (sample, timestep)'s valid timesteps, itself first: (lag + 1, batch * times), -1 for none."""
+    """The run times of each (sample, timestep)'s valid timesteps, itself first: (lag + 1, batch * times); -1: none."""
     valid = prepared.valid(place)
     runs = prepared.run_times(place.call, times)
     steps = np.arange(lag + 1)[:, None, None]
     if valid is None:
-        return np.maximum(runs[None] - steps, -1).reshape(lag + 1, -1)
+        unmasked: Ints = np.maximum(runs[None] - steps, -1).reshape(lag + 1, -1)
+        return unmasked
     every = np.broadcast_to(np.arange(valid.shape[1]), valid.shape)
     ordered = np.take_along_axis(valid, prepared.run_times(place.call, every), axis=1)
     ranks = np.cumsum(ordered, axis=1) - 1
@@ -141,7 +149,8 @@ def _paths(prepared: Prepared, place: State | Gate, times: Ints, lag: int) -> In
     # The run time of each rank: valid timesteps sort to the front, in order.
     sorted_times = np.argsort(~ordered, axis=1, kind="stable")
     found = np.take_along_axis(sorted_times[None], np.maximum(rank, 0), axis=2)
-    return np.where(rank >= 0, found, -1).reshape(lag + 1, -1)
+    paths: Ints = np.where(rank >= 0, found, -1).reshape(lag + 1, -1)
+    return paths
 
 
 def _before(prepared: Prepared, place: Place, times: Ints, lag: int) -> Ints:
@@ -163,7 +172,7 @@ def _diagonal(prepared: Prepared, of: Target, wrt: Target, times: Ints, before: 
     initial = replace(wrt, place=Initial(wrt.place.call, wrt.place.name)) if isinstance(wrt.place, State) else None
     rows = np.arange(batch)[:, None]
     entries = int(np.prod(of.shape[1:]))
-    for chunk in _chunks(count, entries * _bytes_an_entry(prepared, of, [wrt])):
+    for chunk in chunks(count, entries * _bytes_an_entry(prepared, of, [wrt]), CHUNK_BYTES):
         part = replace(of, times=times[:, chunk])
         values, stored = one_hot(prepared, part, slice(None))
         places = [wrt.place] + ([initial.place] if initial else [])
@@ -181,8 +190,9 @@ def _diagonal(prepared: Prepared, of: Target, wrt: Target, times: Ints, before: 
     return answer
 
 
-def _chunks(count: int, bytes_each: int) -> Iterator[slice]:
-    step = max(1, CHUNK_BYTES // max(1, bytes_each))
+def chunks(count: int, bytes_each: int, budget: int) -> Iterator[slice]:
+    """Slices that together take `count` entries, each under `budget` bytes where one entry is."""
+    step = max(1, budget // max(1, bytes_each))
     for start in range(0, count, step):
         yield slice(start, min(count, start + step))
 
@@ -201,4 +211,3 @@ def _axes(of: Target, wrt: Target, *, lagged: bool) -> tuple[str, ...]:
     if lagged:
         return ("batch", "timestep", *(f"of.{axis}" for axis in of_axes[1:]), *(f"wrt.{axis}" for axis in wrt_axes[1:]))
     return ("batch", *(f"of.{axis}" for axis in of_axes), *(f"wrt.{axis}" for axis in wrt_axes))
-

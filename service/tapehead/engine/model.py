@@ -12,9 +12,8 @@ from tapehead.engine.graph import AnyCall, Graph, flatten
 from tapehead.engine.naming import describe, named_places
 from tapehead.engine.places import Inner, Place, TensorAt
 from tapehead.engine.precision import copy_weights, model_dtype, rebuilt
-from tapehead.engine.probe import probed
+from tapehead.engine.probe import Seen, probed
 from tapehead.operations import Card
-
 
 _MASKING = (keras.layers.Masking, keras.layers.Embedding)
 
@@ -27,6 +26,8 @@ class Model:
     Raises:
         UnsupportedModel: the model has no graph of layers, or does not compute here what it computes in Keras.
     """
+
+    seen: Seen
 
     def __init__(self, keras_model: Any, name: str, version: int = 1, *, live: bool = False) -> None:
         self.keras = keras_model
@@ -50,7 +51,9 @@ class Model:
     @property
     def bytes(self) -> int:
         """The bytes of its weights."""
-        return int(sum(np.prod(v.shape, dtype=np.int64) * np.dtype(_itemtype(v.dtype)).itemsize for v in self.keras.variables))
+        return int(
+            sum(np.prod(v.shape, dtype=np.int64) * np.dtype(_itemtype(v.dtype)).itemsize for v in self.keras.variables)
+        )
 
     def at(self, precision: str | None) -> Model:
         """The same model in `precision`: itself, or a copy rebuilt from its config with the weights copied.
@@ -101,4 +104,3 @@ def _padding(graph: Graph) -> dict[str, float]:
 
 def _itemtype(dtype: str) -> str:
     return "uint16" if dtype == "bfloat16" else dtype
-

@@ -34,8 +34,8 @@ def rebuilt(model: Any, dtype: str) -> Any:
             copy = type(model).from_config(_in_dtype(model.get_config(), dtype))
     except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
         raise CannotRebuild(
-            f"the model cannot be rebuilt in {dtype} from its config: {str(error).strip().splitlines()[0]}. Give its custom "
-            f"layers get_config and from_config, or ask for the model's own precision"
+            f"the model cannot be rebuilt in {dtype} from its config: {str(error).strip().splitlines()[0]}. Give its "
+            f"custom layers get_config and from_config, or ask for the model's own precision"
         ) from error
     finally:
         keras.config.set_dtype_policy(before)

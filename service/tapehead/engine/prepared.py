@@ -1,4 +1,4 @@
-"""A checked request made ready for the programs: padding set, masks made and held, points turned into places and times."""
+"""A checked request made ready for the programs: padding set, masks made, points turned into places and times."""
 
 from __future__ import annotations
 
@@ -136,7 +136,9 @@ class Prepared:
         """Every mask of the model for this request; none where nothing masks."""
         if not self.lengths and not self.model.seen.masks:
             return {}
-        found = masks_program(self.model, self.calls, Arrays(self.inputs, self.lengths, self.request.initial_states, {}))
+        found = masks_program(
+            self.model, self.calls, Arrays(self.inputs, self.lengths, self.request.initial_states, {})
+        )
         return {(int(key) if key.isdigit() else key): np.asarray(mask) for key, mask in found.items()}
 
     def _target(self, text: str, selection: Selection) -> Target:
@@ -152,4 +154,3 @@ class Prepared:
             return tuple(n for n in known if n is not None)
         found = values_program(self.model, self.calls, [self.places[str(selection.point)]], self.arrays())
         return tuple(found[0].shape[1 if selection.time is None else 2 :])
-

@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from tapehead.engine.graph import AnyCall
 from tapehead.engine.model import Model
-from tapehead.engine.places import Final, Gate, Inner, Initial, Place, State, TensorAt
+from tapehead.engine.places import Final, Gate, Initial, Inner, Place, State, TensorAt
 from tapehead.engine.rules.recurrence import Seed, Spike, Wave
 from tapehead.engine.rules.window import INPUTS, Path, lagged
-from tapehead.engine.sweep import Source, gate_values, read, sweep
+from tapehead.engine.sweep import Source, at_valid, gate_values, read, sweep
 from tapehead.engine.trace import Given, Trace, input_order, run_order, trace
 
 Tensor = Any
@@ -134,7 +134,7 @@ def _spiked(made: Trace, of: Place, values: Tensor, times: Tensor) -> Seed | Ten
     if isinstance(of, State | Gate):
         return Spike(values, times)
     rows = tf.concat([[made.batch], tf.shape(values)[1:]], axis=0)
-    if isinstance(of, Initial | Final) or made.values[of.tensor].shape.rank == values.shape.rank - 1:
+    if isinstance(of, Inner) or made.values[of.tensor].shape.rank == values.shape.rank - 1:
         return tf.broadcast_to(values, rows)
     timesteps = tf.shape(made.values[of.tensor])[1]
     here = tf.one_hot(times, timesteps, dtype=values.dtype)
@@ -156,10 +156,7 @@ def _at_valid(made: Trace, place: Place, found: Tensor) -> Tensor:
     """Exactly 0 with respect to a layer's output or an input at a timestep that does not count."""
     if not isinstance(place, TensorAt) or (made.given.held or {}).get(place.tensor) is None:
         return found
-    valid = made.given.held[place.tensor][:, None]  # type: ignore[index]
-    for _ in found.shape[3:]:
-        valid = valid[..., None]
-    return tf.where(valid, found, tf.zeros([], found.dtype))
+    return at_valid(found, made.given.held[place.tensor][:, None])  # type: ignore[index]
 
 
 def _value(made: Trace, place: Place) -> Tensor:
@@ -195,7 +192,9 @@ def _compiled(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
 
 def _specs(model: Model, arrays: Arrays) -> Arrays:
     """The arrays' shapes with every length left open that the model leaves open."""
-    shapes = {spec.name: tf.TensorSpec((None, *spec.shape[1:]), _dtype(model, spec.dtype)) for spec in model.card.inputs}
+    shapes = {
+        spec.name: tf.TensorSpec((None, *spec.shape[1:]), _dtype(model, spec.dtype)) for spec in model.card.inputs
+    }
     return Arrays(
         {name: shapes[name] for name in arrays.inputs},
         {name: tf.TensorSpec((None,), tf.int32) for name in arrays.lengths},

@@ -1,122 +1,138 @@
 """Attributions of one number a sample to the entries of an input, or of any point.
 
-    gradient               d target / d wrt                                  (Simonyan et al. 2014)
-    gradient_x_input       wrt * d target / d wrt                            (Shrikumar et al. 2016)
-    integrated_gradients   (x - x') * mean over a in [0, 1] of d target / d x at x' + a (x - x')
-                                                                             (Sundararajan et al. 2017)
+gradient               d target / d wrt                                  (Simonyan et al. 2014)
+gradient_x_input       wrt * d target / d wrt                            (Shrikumar et al. 2016)
+integrated_gradients   (x - x') * mean over a in [0, 1] of d target / d x at x' + a (x - x')
+                                                                         (Sundararajan et al. 2017)
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tapehead.engine.answer import Stopwatch, answer, in_precision
-from tapehead.engine.jacobian import CHUNK_BYTES
+from tapehead.engine.jacobian import CHUNK_BYTES, chunks
 from tapehead.engine.model import Model
+from tapehead.engine.places import TensorAt
 from tapehead.engine.prepared import Prepared, Target
 from tapehead.engine.products import pulled
-from tapehead.engine.programs import values_program
+from tapehead.engine.programs import Arrays, values_program
 from tapehead.engine.states import taken, values
 from tapehead.operations import Request, Result
 from tapehead.operations.request import Array
 from tapehead.operations.selection import EVERYTHING
 
 
+@dataclass(frozen=True)
+class _Question:
+    """One number a sample: `cotangent` (batch, 1, *target) picks it out of what `target` takes."""
+
+    prepared: Prepared
+    target: Target
+    cotangent: Array
+    wrt: Target
+
+
 def saliency(model: Model, request: Request) -> Result:
-    """Attributions in the shape of `wrt`, and `completeness_gap` (batch,) for integrated gradients."""
+    """Attributions in the shape of `wrt`, and `completeness_gap` (batch,) for integrated gradients.
+
+    The gap is the sum of a sample's attributions less the target's change from the baseline to the input: 0 for the
+    exact integral.
+    """
     stopwatch = Stopwatch()
     parameters = request.parameters
-    prepared = Prepared(
-        in_precision(model, request), request, list(dict.fromkeys([parameters["target"], parameters["wrt"]])), argmax=True
-    )
+    texts = list(dict.fromkeys([parameters["target"], parameters["wrt"]]))
+    prepared = Prepared(in_precision(model, request), request, texts, argmax=True)
     target, wrt = prepared.targets[parameters["target"]], prepared.targets[parameters["wrt"]]
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"method": parameters["method"]}
     stopwatch.lap("prepare")
-    cotangent = np.ones((prepared.batch, 1, *target.shape), prepared.dtype)
+    question = _Question(prepared, target, np.ones((prepared.batch, 1, *target.shape), prepared.dtype), wrt)
     if target.selection.argmax:
-        target, cotangent, indices = _largest(prepared, target)
-        more["target_index"] = indices.tolist()
+        question, more["target_index"] = _largest(question)
     if parameters["method"] == "integrated_gradients":
-        tensors = _integrated(prepared, target, wrt, cotangent, parameters["baseline"], parameters["n_steps"])
+        tensors = _integrated(question, parameters["baseline"], parameters["n_steps"])
     else:
-        gradient = pulled(prepared, target, [wrt], cotangent)[0][:, 0]
+        tensors = {"value": pulled(prepared, question.target, [wrt], question.cotangent)[0][:, 0]}
         if parameters["method"] == "gradient_x_input":
-            gradient = gradient * values(prepared, [wrt])[wrt.text]
-        tensors = {"value": gradient}
+            tensors["value"] = tensors["value"] * values(prepared, [wrt])[wrt.text]
     stopwatch.lap("run")
     axes = {"value": ("batch", *wrt.selection.axes), "completeness_gap": ("batch",)}
-    more["method"] = parameters["method"]
-    axes = {name: axes[name] for name in tensors}
-    return answer(prepared, tensors, axes, stopwatch, route="reverse", about=wrt if wrt.times is not None else None, **more)
+    about = wrt if wrt.times is not None else None
+    return answer(
+        prepared, tensors, {name: axes[name] for name in tensors}, stopwatch, route="reverse", about=about, **more
+    )
 
 
-def _largest(prepared: Prepared, target: Target) -> tuple[Target, Array, Array]:
-    """The whole point as target, the cotangents that pick each row's largest entry, and which entries those are."""
+def _largest(question: _Question) -> tuple[_Question, list[int]]:
+    """The question of each sample's largest entry, the first where several are; and which entries those are."""
+    prepared, target = question.prepared, question.target
     (found,) = values_program(prepared.model, prepared.calls, [target.place], prepared.arrays())
     flat = found.reshape(prepared.batch, -1)
     indices = np.argmax(flat, axis=1)
-    cotangent = np.zeros_like(flat, prepared.dtype)
+    cotangent = np.zeros_like(flat)
     cotangent[np.arange(prepared.batch), indices] = 1
-    selection = replace(target.selection, argmax=False, rest=(EVERYTHING,) * len(target.unit_shape))
-    whole = replace(target, selection=selection)
-    return whole, cotangent.reshape(prepared.batch, 1, *target.unit_shape), indices
+    whole = replace(target, selection=replace(target.selection, argmax=False))
+    return replace(
+        question, target=whole, cotangent=cotangent.reshape(prepared.batch, 1, *target.unit_shape)
+    ), indices.tolist()
 
 
-def _integrated(
-    prepared: Prepared, target: Target, wrt: Target, cotangent: Array, baseline: Any, n_steps: int
-) -> dict[str, Array]:
-    """The integral by Gauss-Legendre quadrature, its points a batch of their own; and how far the sum misses."""
-    name = wrt.selection.info.follows or wrt.selection.name
-    name = next(own for own in prepared.inputs if own in (name, wrt.selection.name.strip('"')))
+def _integrated(question: _Question, baseline: Any, n_steps: int) -> dict[str, Array]:
+    """The integral by Gauss-Legendre quadrature, the points of the path beside each other as one batch."""
+    prepared, wrt = question.prepared, question.wrt
+    name = _input_name(prepared, wrt)
     x = prepared.inputs[name]
     start = np.broadcast_to(np.asarray(baseline, x.dtype), x.shape)
     nodes, weights = np.polynomial.legendre.leggauss(n_steps)
     nodes, weights = (nodes + 1) / 2, weights / 2
-    whole = replace(wrt, selection=replace(wrt.selection, time=None if wrt.times is None else EVERYTHING))
-    total = np.zeros(x.shape, prepared.dtype)
-    for chunk in _portions(n_steps, x.nbytes * 64):
-        path = start[:, None] + nodes[None, chunk].reshape(1, -1, *[1] * (x.ndim - 1)) * (x - start)[:, None]
-        total += np.einsum("k,bk...->b...", weights[chunk], _gradients(prepared, target, wrt, cotangent, name, path))
-    attributions = (x - start) * total
-    ends = _ends(prepared, target, cotangent, name, start)
-    gap = attributions.reshape(prepared.batch, -1).sum(axis=1) - ends
-    del whole
-    return {
-        "value": taken(wrt, attributions.astype(prepared.dtype)),
-        "completeness_gap": gap.astype(prepared.dtype),
-    }
+    mean = np.zeros(x.shape, np.float64)
+    # A sweep holds a few arrays the size of the states for every point; 64 inputs' worth is a generous guess at that.
+    for chunk in chunks(n_steps, 64 * x.nbytes, CHUNK_BYTES):
+        steps = nodes[chunk].reshape(1, -1, *[1] * (x.ndim - 1))
+        path = start[:, None] + steps * (x - start)[:, None]
+        mean += np.einsum("k,bk...->b...", weights[chunk], _gradients(question, name, path))
+    attributions = (x - start) * mean
+    change = _target(question, prepared.arrays()) - _target(question, _with_input(prepared, name, start))
+    gap = attributions.reshape(prepared.batch, -1).sum(axis=1) - change
+    value = taken(wrt, attributions.astype(prepared.dtype))
+    return {"value": value, "completeness_gap": gap.astype(prepared.dtype)}
 
 
-def _gradients(prepared: Prepared, target: Target, wrt: Target, cotangent: Array, name: str, path: Array) -> Array:
+def _gradients(question: _Question, name: str, path: Array) -> Array:
     """The gradient at each point of each sample's path: (batch, points, *input)."""
-    batch, points = path.shape[:2]
-    flat = np.ascontiguousarray(path.reshape(batch * points, *path.shape[2:]), prepared.dtype)
-    inputs = {own: np.repeat(array, points, axis=0) for own, array in prepared.inputs.items()} | {name: flat}
-    entire = replace(wrt, selection=replace(wrt.selection, time=EVERYTHING if wrt.times is not None else None))
-    entire = replace(entire, selection=replace(entire.selection, rest=(EVERYTHING,) * len(wrt.unit_shape)))
-    times = target.times
-    if times is not None and len(times) > 1:
-        target = replace(target, times=np.repeat(times, points, axis=0))
-    found = pulled(
-        prepared, target, [entire], np.repeat(cotangent, points, axis=0), prepared.arrays(inputs, points)
-    )[0]
+    prepared, target = question.prepared, question.target
+    points = path.shape[1]
+    if target.times is not None and len(target.times) > 1:
+        target = replace(target, times=np.repeat(target.times, points, axis=0))
+    whole = replace(question.wrt, selection=_whole(question.wrt))
+    arrays = _with_input(prepared, name, path.reshape(-1, *path.shape[2:]), points)
+    (found,) = pulled(prepared, target, [whole], np.repeat(question.cotangent, points, axis=0), arrays)
     return found.reshape(path.shape)
 
 
-def _ends(prepared: Prepared, target: Target, cotangent: Array, name: str, start: Array) -> Array:
-    """The target at the input less the target at the baseline, a number a sample."""
-    at = []
-    for x in (prepared.inputs[name], np.ascontiguousarray(start)):
-        arrays = prepared.arrays({**prepared.inputs, name: x})
-        (found,) = values_program(prepared.model, prepared.calls, [target.place], arrays)
-        at.append((taken(target, found).reshape(prepared.batch, -1) * cotangent.reshape(prepared.batch, -1)).sum(axis=1))
-    difference: Array = at[0] - at[1]
-    return difference
+def _whole(wrt: Target) -> Any:
+    time = None if wrt.times is None else EVERYTHING
+    return replace(wrt.selection, time=time, rest=(EVERYTHING,) * len(wrt.unit_shape))
 
 
-def _portions(count: int, bytes_each: int) -> list[slice]:
-    step = max(1, CHUNK_BYTES // max(1, bytes_each))
-    return [slice(start, min(count, start + step)) for start in range(0, count, step)]
+def _with_input(prepared: Prepared, name: str, array: Array, repeats: int = 1) -> Arrays:
+    """What a program starts from with one input replaced, everything else repeated to its batch."""
+    inputs = {own: np.repeat(given, repeats, axis=0) for own, given in prepared.inputs.items()}
+    return prepared.arrays({**inputs, name: np.ascontiguousarray(array, prepared.dtype)}, repeats)
+
+
+def _target(question: _Question, arrays: Arrays) -> Array:
+    """The number that is asked about, (batch,)."""
+    prepared, target = question.prepared, question.target
+    (found,) = values_program(prepared.model, prepared.calls, [target.place], arrays)
+    picked: Array = (taken(target, found) * question.cotangent[:, 0]).reshape(prepared.batch, -1).sum(axis=1)
+    return picked
+
+
+def _input_name(prepared: Prepared, wrt: Target) -> str:
+    """The name of the input that `wrt` is."""
+    assert isinstance(wrt.place, TensorAt)
+    return next(name for name, tensor in prepared.model.graph.inputs.items() if tensor == wrt.place.tensor)

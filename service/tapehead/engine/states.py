@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from tapehead.engine.answer import Stopwatch, answer, in_precision
 from tapehead.engine.model import Model
 from tapehead.engine.prepared import Prepared, Target
@@ -47,13 +51,12 @@ def values(prepared: Prepared, targets: list[Target]) -> dict[str, Array]:
 
 def taken(target: Target, value: Array, *, lead: int = 1) -> Array:
     """What the target's index takes of `value`, whose first `lead` axes (batch first) are kept."""
-    import numpy as np
-
     if target.times is not None and not target.whole:
         times = np.broadcast_to(target.times, (value.shape[0], target.times.shape[1]))
         rows = np.arange(value.shape[0])[:, None]
-        # Advanced indices with slices between them put the timesteps first; they belong after the lead axes.
-        value = np.moveaxis(value[(rows, *[slice(None)] * (lead - 1), times)], 1, lead) if lead > 1 else value[rows, times]
+        index: tuple[Any, ...] = (rows, *[slice(None)] * (lead - 1), times)
+        # NumPy puts indexed axes with a slice between them first; the timesteps belong after the lead axes.
+        value = np.moveaxis(value[index], 1, lead) if lead > 1 else value[index]
     if not target.whole:
         timed = target.times is not None
         value = value[(slice(None),) * (lead + timed) + target.selection.rest]

@@ -5,7 +5,7 @@ Cotangents between layers are (batch, m, …) by tensor number; those inside a r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,10 +57,13 @@ def sweep(made: Trace, calls: Sequence[AnyCall], source: Source, reads: Sequence
         if call not in wanted:
             continue
         if isinstance(call, Recurrence):
-            _back_recurrence(made, call, source, reads, found, wanted)
-        elif any(tensor in found.tensors for tensor in call.outputs):
-            back_call = _back_merge if isinstance(call, Merge) else _back_layer
-            back_call(made, call, source, found)  # type: ignore[arg-type]
+            _back_recurrence(made, call, source, reads, found)
+        elif not any(tensor in found.tensors for tensor in call.outputs):
+            continue
+        elif isinstance(call, Merge):
+            _back_merge(made, call, found)
+        else:
+            _back_layer(made, call, found)
     return found
 
 
@@ -74,7 +77,9 @@ def read(made: Trace, found: Found, place: Place, stack: Tensor) -> Tensor:
         case State(call, name) | Gate(call, name):
             run = made.runs[call]
             if call not in found.adjoints:
-                like = run.states[call.rule.states.index(name)] if isinstance(place, State) else gate_values(made, place)
+                like = (
+                    run.states[call.rule.states.index(name)] if isinstance(place, State) else gate_values(made, place)
+                )
                 return _zeros(made.batch, stack, swapped(like))
             return _input_time(made, call, found.adjoints[call].points[name])
         case Initial(call, name):
@@ -107,9 +112,7 @@ def _needed(calls: Sequence[AnyCall], reads: Sequence[Place]) -> set[AnyCall]:
     return reached
 
 
-def _back_recurrence(
-    made: Trace, call: Recurrence, source: Source, reads: Sequence[Place], found: Found, wanted: set[AnyCall]
-) -> None:
+def _back_recurrence(made: Trace, call: Recurrence, source: Source, reads: Sequence[Place], found: Found) -> None:
     run = made.runs[call]
     seeds = _seeds(made, call, source, found)
     if not seeds.points and seeds.output is None and not seeds.final:
@@ -129,7 +132,8 @@ def _back_recurrence(
 
 def _seeds(made: Trace, call: Recurrence, source: Source, found: Found) -> Seeds:
     """What arrives at a recurrent layer: the source itself where it is inside, and what later calls passed back."""
-    run, points, final = made.runs[call], {}, {}
+    points: dict[str, Seed] = {}
+    final: dict[str, Tensor] = {}
     if isinstance(source.place, State | Gate) and source.place.call is call:
         points[source.place.name] = source.cotangents
     if isinstance(source.place, Final) and source.place.call is call:
@@ -144,25 +148,24 @@ def _output_seed(made: Trace, call: Recurrence, stack: Tensor, arrived: Tensor |
     if arrived is None:
         return None
     run = made.runs[call]
+    zeroed = getattr(call.layer, "zero_output_for_mask", False)
+    valid = run.valid if zeroed else None
     if not call.layer.return_sequences:
         last = tf.shape(run.inputs)[0] - 1
-        seed: Seed = Spike(arrived, tf.fill((1, stack), last))
-        if getattr(call.layer, "zero_output_for_mask", False) and run.valid is not None:
-            seed = Spike(_at_valid(arrived, run.valid[-1]), seed.times)
-        return seed
+        shown = arrived if valid is None else at_valid(arrived, valid[-1])
+        return Spike(shown, tf.fill((1, stack), last))
     wave = tf.transpose(arrived, [2, 0, 1, *range(3, arrived.shape.rank)])
-    if getattr(call.layer, "zero_output_for_mask", False) and run.valid is not None:
-        wave = _at_valid(wave, run.valid)
-    return Wave(wave)
+    return Wave(wave if valid is None else at_valid(wave, valid))
 
 
-def _at_valid(cotangents: Tensor, valid: Tensor) -> Tensor:
-    """0 where a masked timestep shows 0."""
-    valid = tf.cast(valid, cotangents.dtype)
-    return cotangents * tf.reshape(valid, tf.concat([tf.shape(valid), tf.ones([tf.rank(cotangents) - tf.rank(valid)], tf.int32)], 0))
+def at_valid(cotangents: Tensor, valid: Tensor) -> Tensor:
+    """The cotangents where a timestep counts, exactly 0 where it does not; `valid` has the leading axes."""
+    for _ in range(cotangents.shape.rank - valid.shape.rank):
+        valid = valid[..., None]
+    return tf.where(valid, cotangents, tf.zeros([], cotangents.dtype))
 
 
-def _back_merge(made: Trace, call: Merge, source: Source, found: Found) -> None:
+def _back_merge(made: Trace, call: Merge, found: Found) -> None:
     arrived = [found.tensors.get(tensor) for tensor in call.outputs]
     mode, lengths = call.layer.merge_mode, made.given.lengths_of(call.forward)
 
@@ -192,9 +195,9 @@ def _unmerged(mode: str, cotangents: Tensor, one: Tensor, other: Tensor) -> tupl
             return share, share
 
 
-def _back_layer(made: Trace, call: Call, source: Source, found: Found) -> None:
+def _back_layer(made: Trace, call: Call, found: Found) -> None:
     arrived = [found.tensors.get(tensor) for tensor in call.outputs]
-    for tensor, cotangents in pull_layer(call, made.values, made.masks, arrived, source.stack).items():
+    for tensor, cotangents in pull_layer(call, made.values, made.masks, arrived, found.source.stack).items():
         found.add(tensor, cotangents)
 
 
@@ -219,7 +222,7 @@ def _read_final(made: Trace, found: Found, call: Recurrence, name: str, stack: T
     steps = tf.range(tf.shape(run.valid)[0])[:, None]
     last = tf.reduce_max(tf.where(run.valid, steps, -1), axis=0)
     where = tf.stack([tf.maximum(last, 0), tf.range(tf.shape(last)[0])], axis=1)
-    return _at_valid(tf.gather_nd(points, where), last >= 0)
+    return at_valid(tf.gather_nd(points, where), last >= 0)
 
 
 def _zeros(batch: Tensor, stack: Tensor, like: Tensor) -> Tensor:

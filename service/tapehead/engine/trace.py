@@ -45,8 +45,8 @@ class Given:
 
 @dataclass
 class Trace:
-    """Every tensor of the model by number, every mask by the number of its tensor or the name of its recurrent layer, and
-    the run of every recurrent layer."""
+    """Every tensor of the model by number, every mask by the number of its tensor or the name of its recurrent layer,
+    and the run of every recurrent layer."""
 
     given: Given
     values: dict[int, Tensor] = field(default_factory=dict)
@@ -209,6 +209,6 @@ def _bound(call: Call, masks: list[Tensor | None], padded: list[Tensor]) -> list
     if takes_mask(call.layer):
         return masks
     raise LengthsUnsupported(
-        f"layer {call.name!r} ({type(call.layer).__name__}) mixes timesteps and takes no mask, so it cannot leave padding "
-        f"out; send sequences of one length together, without lengths"
+        f"layer {call.name!r} ({type(call.layer).__name__}) mixes timesteps and takes no mask, so it cannot leave "
+        f"padding out; send sequences of one length together, without lengths"
     )

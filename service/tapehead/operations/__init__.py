@@ -1,11 +1,11 @@
 """What can be asked of a model, in plain values: parameters, axes, shapes and bytes. Nothing here computes.
 
-    card.py        what is known of a model without its framework
-    request.py     what is asked, and what comes back
-    table.py       the operations that are built: one row each
-    selection.py   a point and its index -> which timesteps and units, on which axes
-    arrays.py      the arrays of a request, held against the card
-    check.py       a whole request, held against the card: normalised, with the plan of its answer
+card.py        what is known of a model without its framework
+request.py     what is asked, and what comes back
+table.py       the operations that are built: one row each
+selection.py   a point and its index -> which timesteps and units, on which axes
+arrays.py      the arrays of a request, held against the card
+check.py       a whole request, held against the card: normalised, with the plan of its answer
 """
 
 from tapehead.operations.card import Card, PointInfo, TensorSpec

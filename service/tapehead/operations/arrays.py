@@ -113,10 +113,10 @@ def _named(card: Card, arrays: Mapping[str, Array], what: str) -> Mapping[str, A
 
 def _checked_input(spec: TensorSpec, array: Array, dtype: np.dtype[Any]) -> Array:
     name = f"inputs[{spec.name!r}]"
-    wanted = ("batch", *spec.axes)
+    wanted = ", ".join(("batch", *spec.axes))
     if array.ndim != len(spec.shape) or any(n not in (None, m) for n, m in zip(spec.shape, array.shape, strict=True)):
         raise BadShape(
-            f"{name} has shape {_shown(array.shape)}; the model takes {_shown(spec.shape)}, that is ({', '.join(wanted)})"
+            f"{name} has shape {_shown(array.shape)}; the model takes {_shown(spec.shape)}, that is ({wanted})"
         )
     if 0 in array.shape:
         raise BadShape(f"{name} has shape {_shown(array.shape)}: every axis needs at least one entry")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def result_dtype(card: Card, precision: str | None) -> np.dtype[Any]:
     return np.dtype("float64" if wanted == "float64" else "float32")
 
 
-def timesteps_of(card: Card, selection: Selection, inputs: Mapping[str, Array]) -> int | None:
+def timesteps_of(selection: Selection, inputs: Mapping[str, Array]) -> int | None:
     """How many timesteps the selection's point has for these inputs; None where only the model can tell."""
     if selection.time is None:
         return None
@@ -79,7 +79,7 @@ class _Asked:
     def select(self, text: str, *, argmax: bool = False) -> tuple[Selection, tuple[int | None, ...]]:
         """The selection of a point, and the shape it takes from these inputs (without the batch axis)."""
         selection = select(self.card, text, argmax=argmax)
-        timesteps = timesteps_of(self.card, selection, self.request.inputs)
+        timesteps = timesteps_of(selection, self.request.inputs)
         times = None if timesteps is None else positions(selection, timesteps, self._valid(selection)).shape[1]
         return selection, selection.shape(timesteps, times)
 
@@ -101,7 +101,7 @@ class _Asked:
     def _valid(self, selection: Selection) -> Array | None:
         """The timesteps within the lengths; what the model masks besides is known only when it runs."""
         follows, lengths = selection.info.follows, self.request.lengths
-        if lengths is None or follows not in lengths:
+        if lengths is None or follows is None or follows not in lengths:
             return None
         array = self.request.inputs[follows]
         return np.arange(array.shape[1])[None, :] < np.asarray(lengths[follows])[:, None]
@@ -160,7 +160,7 @@ def _plan_vjp(asked: _Asked) -> tuple[Plan, ...]:
     asked.request.parameters["cotangent"] = checked or None  # type: ignore[index]
     plans = []
     for of, wrt in pairs:
-        (of_selection, of_shape), (wrt_selection, shape) = asked.differentiable(of), asked.differentiable(wrt)
+        (_, of_shape), (wrt_selection, shape) = asked.differentiable(of), asked.differentiable(wrt)
         plan = asked.plan(_pair_name(of, wrt, pairs), shape, wrt_selection.axes)
         if of in checked and checked[of].ndim == 2 + len(of_shape):
             plan = Plan(plan.name, (checked[of].shape[0], *plan.shape), ("cotangent", *plan.axes), plan.dtype)
@@ -177,17 +177,19 @@ def _cotangent(asked: _Asked, of: str, array: Any) -> Array:
     got = array.shape[1:] if array.ndim == len(expected) + 1 else array.shape
     fits = len(got) == len(expected) and all(n in (None, m) for n, m in zip(expected, got, strict=True))
     if not fits or 0 in array.shape:
-        raise BadShape(f"cotangent for {of!r} has shape {array.shape}; expected {expected}, or stacked (k, *{expected})")
+        raise BadShape(
+            f"cotangent for {of!r} has shape {array.shape}; expected {expected}, or stacked (k, *{expected})"
+        )
     return floating(f"cotangent for {of!r}", array, asked.dtype)
 
 
 def _plan_saliency(asked: _Asked) -> tuple[Plan, ...]:
     target, method = asked.parameters["target"], asked.parameters["method"]
-    selection, shape = asked.differentiable(target, argmax=True)
+    _, shape = asked.differentiable(target, argmax=True)
     if any(n is not None and n > 1 for n in shape):
         raise BadParameter(
-            f"target {target!r} is {shape} numbers a sample; saliency needs one: index it, as in {target.split('[')[0]}[0]"
-            f" or [argmax]"
+            f"target {target!r} is {shape} numbers a sample; saliency needs one: index it, as in "
+            f"{target.split('[')[0]}[0] or [argmax]"
         )
     wrt_selection, wrt_shape = asked.differentiable(asked.parameters["wrt"])
     value = asked.plan("value", wrt_shape, wrt_selection.axes)
@@ -200,12 +202,15 @@ def _plan_saliency(asked: _Asked) -> tuple[Plan, ...]:
 def _integrated(asked: _Asked, wrt: Selection) -> None:
     if wrt.info.kind != "input":
         names = [spec.name for spec in asked.card.inputs]
-        raise BadParameter(f"integrated_gradients follows a path of inputs: wrt must be one of {names}, not {wrt.name!r}")
+        raise BadParameter(
+            f"integrated_gradients follows a path of inputs: wrt is {wrt.name!r}, expected one of {names}"
+        )
     baseline, array = asked.parameters["baseline"], asked.request.inputs[wrt.name]
     if isinstance(baseline, np.ndarray):
         fits = baseline.shape in (array.shape, array.shape[1:])
         if not fits:
-            raise BadShape(f"baseline has shape {baseline.shape}; expected a number, {array.shape[1:]} or {array.shape}")
+            shapes = f"{array.shape[1:]} or {array.shape}"
+            raise BadShape(f"baseline has shape {baseline.shape}; expected a number, or a tensor of shape {shapes}")
         asked.request.parameters["baseline"] = floating("baseline", baseline, asked.dtype)  # type: ignore[index]
 
 
@@ -278,7 +283,7 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
-_KINDS = {
+_KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "point": (lambda value: isinstance(value, str), "the text of a point, as 'lstm.h[-1]'"),
     "points": (lambda value: isinstance(value, str) or _points(value), "a list of points"),
     "point or points": (_some_points, "the text of a point, as 'lstm.h[-1]', or a list of them"),
@@ -300,9 +305,9 @@ def _shown(value: Any) -> str:
 def _too_large(plans: Sequence[Plan], total: int, limit: int) -> str:
     largest = max(plans, key=lambda plan: plan.bytes)
     return (
-        f"the answer would be {_mebibytes(total)} ({largest.name}: {list(largest.axes)} = {list(largest.shape)}), over the "
-        f"limit of {_mebibytes(limit)}. Ask for less: a slice of timesteps or units in `of` or `wrt`, fewer samples a "
-        f"request, or a vjp with the combination of outputs you need"
+        f"the answer would be {_mebibytes(total)} ({largest.name}: {list(largest.axes)} = {list(largest.shape)}), over "
+        f"the limit of {_mebibytes(limit)}. Ask for less: a slice of timesteps or units in `of` or `wrt`, fewer "
+        f"samples a request, or a vjp with the combination of outputs you need"
     )
 
 

@@ -117,10 +117,8 @@ def select(card: Card, text: str, *, argmax: bool = False) -> Selection:
     return Selection(Point(point.name, point.index), info, time, rest)
 
 
-def positions(
-    selection: Selection, timesteps: int, valid: npt.NDArray[np.bool_] | None
-) -> npt.NDArray[np.int64]:
-    """The timesteps that the selection takes in each row, (rows or 1, k). Negative ones count from the row's last valid.
+def positions(selection: Selection, timesteps: int, valid: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64]:
+    """The timesteps that the selection takes in each row, (rows or 1, k); negative ones count from the last valid one.
 
     Raises:
         BadParameter: a timestep is out of range, reaches before a row's first valid one, or the rows differ in how many
@@ -221,7 +219,8 @@ def _no_such(card: Card, name: str) -> str:
         return f"no layer {head!r}; recurrent layers here: {_listed(card.recurrent) or 'none'}"
     near = difflib.get_close_matches(name, [*card.points, *card.aliases], n=3)
     hint = f"did you mean {_listed(near)}? " if near else ""
-    return f"no point {name!r}; {hint}layers here: {_listed(layers)}; recurrent ones: {_listed(card.recurrent) or 'none'}"
+    recurrent = _listed(card.recurrent) or "none"
+    return f"no point {name!r}; {hint}layers here: {_listed(layers)}; recurrent ones: {recurrent}"
 
 
 def _listed(names: Iterable[str], most: int = 30) -> str:

@@ -1,4 +1,4 @@
-"""The operations that are built, one row each: the server's routes, the client's methods and the docs read this table."""
+"""The operations that are built, one row each: the server's routes and the client's methods read this table."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """Layer -> rule: how each kind of recurrent cell steps and passes cotangents back. A new kind of cell is one row here.
 
-    cells.py          what every rule for a cell offers
-    lstm.py, gru.py, simple_rnn.py      Keras's own cells, by their structure
-    stacked_cells.py  cells on top of each other within a step
-    any_cell.py       any other cell, by automatic differentiation of its step
-    recurrence.py     a layer's loop over a cell: forward, and back for a stack of cotangents
-    window.py         k steps back from many timesteps at once (lag)
-    any_layer.py      any other layer or operation, by automatic differentiation of that layer alone
+cells.py          what every rule for a cell offers
+lstm.py, gru.py, simple_rnn.py      Keras's own cells, by their structure
+stacked_cells.py  cells on top of each other within a step
+any_cell.py       any other cell, by automatic differentiation of its step
+recurrence.py     a layer's loop over a cell: forward, and back for a stack of cotangents
+window.py         k steps back from many timesteps at once (lag)
+any_layer.py      any other layer or operation, by automatic differentiation of that layer alone
 """
 
 from __future__ import annotations

@@ -11,22 +11,42 @@ import tensorflow as tf
 Tensor = Any
 Activation = Callable[[Tensor], Tensor]
 
-# The slope as a function of z and a = f(z), where it is simpler than differentiating.
-_SLOPES: Mapping[Activation, Callable[[Tensor, Tensor], Tensor]] = {
-    keras.activations.tanh: lambda z, a: 1 - a * a,
-    keras.activations.sigmoid: lambda z, a: a * (1 - a),
-    keras.activations.linear: lambda z, a: tf.ones_like(z),
-    keras.activations.relu: lambda z, a: tf.cast(z > 0, z.dtype),
+# The slope from a = f(z), where it is simpler than differentiating.
+_SLOPES: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    keras.activations.tanh: lambda a: 1 - a * a,
+    keras.activations.sigmoid: lambda a: a * (1 - a),
+    keras.activations.linear: tf.ones_like,
+    keras.activations.relu: lambda a: tf.cast(a > 0, a.dtype),
 }
 
-_ELEMENTWISE = frozenset(
-    getattr(keras.activations, name)
-    for name in (
-        "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu linear log_sigmoid mish relu "
-        "relu6 selu sigmoid silu soft_shrink softplus softsign sparse_plus squareplus tanh tanh_shrink threshold"
-    ).split()
-    if hasattr(keras.activations, name)
+_NAMES = (
+    "celu",
+    "elu",
+    "exponential",
+    "gelu",
+    "hard_shrink",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
+    "leaky_relu",
+    "linear",
+    "log_sigmoid",
+    "mish",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "soft_shrink",
+    "softplus",
+    "softsign",
+    "sparse_plus",
+    "squareplus",
+    "tanh",
+    "tanh_shrink",
+    "threshold",
 )
+_ELEMENTWISE = frozenset(getattr(keras.activations, name) for name in _NAMES if hasattr(keras.activations, name))
 
 
 def elementwise(activation: Activation) -> bool:
@@ -38,7 +58,7 @@ def with_slope(activation: Activation, z: Tensor) -> tuple[Tensor, Tensor]:
     """f(z) and f'(z), in the shape of z."""
     if activation in _SLOPES:
         value = activation(z)
-        return value, _SLOPES[activation](z, value)
+        return value, _SLOPES[activation](value)
     with tf.GradientTape() as tape:
         tape.watch(z)
         value = activation(z)

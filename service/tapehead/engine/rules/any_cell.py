@@ -40,9 +40,7 @@ class AnyCellRule:
         output, returned = self.cell(projected, packed, **extra)
         return output, tuple(tree.flatten(returned)), ()
 
-    def local(
-        self, inputs: Tensor, previous: tuple[Tensor, ...], states: tuple[Tensor, ...], kept: Kept
-    ) -> tuple[Tensor, ...]:
+    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept) -> tuple[Tensor, ...]:
         """What the step is computed from again."""
         return (inputs, *previous)
 

@@ -47,7 +47,7 @@ def call_layer(
 def pull_layer(
     call: Call,
     values: Mapping[int, Tensor],
-    masks: Mapping[int, Tensor],
+    masks: Mapping[Any, Tensor],
     cotangents: Sequence[Tensor | None],
     stack: Tensor,
 ) -> dict[int, Tensor]:

@@ -72,10 +72,8 @@ class CellRule(Protocol):
     def step(self, projected: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
         """One step: its output, the states it returns, and a nest of what `local` needs of it."""
 
-    def local(
-        self, inputs: Tensor, previous: tuple[Tensor, ...], states: tuple[Tensor, ...], kept: Kept
-    ) -> Local:
-        """The step's own numbers, elementwise over any leading axes: a nest of tensors."""
+    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept) -> Local:
+        """The step's own numbers, a nest of tensors with any leading axes; `previous` are the states it took."""
 
     def gate_values(self, kept: Kept) -> Mapping[str, Tensor]:
         """The gates after their activations."""

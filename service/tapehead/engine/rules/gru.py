@@ -1,8 +1,8 @@
 """The gated recurrent unit's step and how it passes cotangents back (Cho et al. 2014), in Keras's two forms.
 
-    z, r = sigma(x_z + h' U_z), sigma(x_r + h' U_r)          h = z * h' + (1 - z) * g
-    reset_after:   g = phi(x_g + r * (h' U_g + b))           (the form cuDNN computes)
-    otherwise:     g = phi(x_g + (r * h') U_g)
+z, r = sigma(x_z + h' U_z), sigma(x_r + h' U_r)          h = z * h' + (1 - z) * g
+reset_after:   g = phi(x_g + r * (h' U_g + b))           (the form cuDNN computes)
+otherwise:     g = phi(x_g + (r * h') U_g)
 """
 
 from __future__ import annotations
@@ -69,9 +69,7 @@ class GRURule:
         h = z * previous + (1 - z) * self.cell.activation(before)
         return h, (h,), (tf.concat([gates, before], axis=-1), inner)
 
-    def local(
-        self, inputs: Tensor, previous: tuple[Tensor, ...], states: tuple[Tensor, ...], kept: Kept
-    ) -> _Local:
+    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept) -> _Local:
         """The numbers a unit that a step's derivative is made of."""
         z_z, z_r, z_g = tf.split(kept[0], 3, axis=-1)
         z, slope_z = with_slope(self.cell.recurrent_activation, z_z)

@@ -56,16 +56,13 @@ class LSTMRule:
         h = o * self.cell.activation(c)
         return h, (h, c), (z,)
 
-    def local(
-        self, inputs: Tensor, previous: tuple[Tensor, ...], states: tuple[Tensor, ...], kept: Kept
-    ) -> _Local:
+    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept) -> _Local:
         """The numbers a unit that a step's derivative is made of."""
         z_i, z_f, z_g, z_o = tf.split(kept[0], 4, axis=-1)
         i, slope_i = with_slope(self.cell.recurrent_activation, z_i)
         f, slope_f = with_slope(self.cell.recurrent_activation, z_f)
         g, slope_g = with_slope(self.cell.activation, z_g)
         o, slope_o = with_slope(self.cell.recurrent_activation, z_o)
-        # Not `states`: at a masked timestep they repeat the last ones, and the step's own c is what was read.
         a, slope_a = with_slope(self.cell.activation, f * previous[1] + i * g)
         slopes = tf.concat([slope_i, slope_f, slope_g, slope_o], axis=-1)
         return _Local(f, o * slope_a, slopes, tf.concat([g, previous[1], i, a], axis=-1))

@@ -36,7 +36,7 @@ class Run:
     @property
     def local(self) -> Local:
         """Every step's own numbers, made for all timesteps at once."""
-        return self.rule.local(self.inputs, self.previous, self.states, self.kept)
+        return self.rule.local(self.inputs, self.previous, self.kept)
 
     @property
     def final(self) -> tuple[Tensor, ...]:
@@ -161,9 +161,7 @@ def back(run: Run, stack: Tensor, seeds: Seeds, reads: frozenset[str], *, inputs
         arrays = [array.write(time, value) for array, value in zip(arrays, values, strict=True)]
         return time - 1, tuple(map(_shaped, previous, cotangents)), carried, arrays
 
-    _, first, _, arrays = tf.while_loop(
-        lambda time, *_: time >= 0, body, (timesteps - 1, start, carried, arrays)
-    )
+    _, first, _, arrays = tf.while_loop(lambda time, *_: time >= 0, body, (timesteps - 1, start, carried, arrays))
     values = [array.stack() for array in arrays]
     return Adjoint(dict(zip(names, values, strict=False)), values[-1] if inputs else None, first)
 

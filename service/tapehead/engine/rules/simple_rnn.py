@@ -1,6 +1,6 @@
 """The simple recurrent cell's step and how it passes cotangents back (Elman 1990).
 
-    h = phi(z)     z = x K + h' U + b
+h = phi(z)     z = x K + h' U + b
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ class SimpleRNNRule:
         h = self.cell.activation(z)
         return h, (h,), (z,)
 
-    def local(
-        self, inputs: Tensor, previous: tuple[Tensor, ...], states: tuple[Tensor, ...], kept: Kept
-    ) -> Tensor:
+    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept) -> Tensor:
         """phi'(z)."""
         return with_slope(self.cell.activation, kept[0])[1]
 

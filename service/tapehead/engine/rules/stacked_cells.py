@@ -1,4 +1,4 @@
-"""Cells on top of each other within one step (`keras.layers.StackedRNNCells`): each reads the output of the one below."""
+"""Cells on top of each other within a step (`keras.layers.StackedRNNCells`): each reads the output of the one below."""
 
 from __future__ import annotations
 
@@ -43,12 +43,10 @@ class StackedCellsRule:
             returned.extend(new)
         return output, tuple(returned), tuple(kept)
 
-    def local(
-        self, inputs: Tensor, previous: tuple[Tensor, ...], states: tuple[Tensor, ...], kept: Kept
-    ) -> tuple[Any, ...]:
+    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept) -> tuple[Any, ...]:
         """Each cell's own numbers."""
         return tuple(
-            rule.local(given[0] if n else inputs, previous[self._slices[n]], states[self._slices[n]], own)
+            rule.local(given[0] if n else inputs, previous[self._slices[n]], own)
             for n, (rule, (given, own)) in enumerate(zip(self.rules, kept, strict=True))
         )
 
