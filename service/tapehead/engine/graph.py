@@ -91,11 +91,15 @@ AnyCall = Call | Recurrence | Merge
 
 @dataclass(frozen=True)
 class Graph:
-    """The flat model: inputs by name, outputs in order, calls so that each comes after those it reads."""
+    """The flat model: inputs by name, outputs in order, calls so that each comes after those it reads.
+
+    `nested` are the outputs of models inside the model, by the name that each stands under.
+    """
 
     inputs: dict[str, int]
     outputs: tuple[int, ...]
     calls: tuple[AnyCall, ...]
+    nested: dict[str, tuple[int, ...]]
 
     @property
     def recurrences(self) -> tuple[Recurrence, ...]:
@@ -123,15 +127,17 @@ def flatten(model: Any) -> Graph:
     if function is None:
         raise UnsupportedModel(
             f"{type(model).__name__} {getattr(model, 'name', '')!r} has no graph of layers; expected a built "
-            f"Functional or Sequential Keras model (give a Sequential an Input; write a subclassed model with keras.Model(inputs, "
-            f"outputs))"
+            f"Functional or Sequential Keras model: give a Sequential an Input, and write a subclassed model with "
+            f"keras.Model(inputs, outputs)"
         )
     opener = _Opener()
     inputs = {_input_name(tensor): opener.new(tensor) for tensor in function.inputs}
     if len(inputs) != len(function.inputs):
         raise UnsupportedModel(f"two inputs of the model have one name; they are {list(inputs)}: name each Input")
     opener.open(function, "")
-    return Graph(inputs, tuple(opener.ids[id(tensor)] for tensor in function.outputs), tuple(opener.named()))
+    return Graph(
+        inputs, tuple(opener.ids[id(tensor)] for tensor in function.outputs), tuple(opener.named()), opener.nested
+    )
 
 
 def _function(layer: Any) -> Any:
@@ -153,6 +159,7 @@ class _Opener:
         self.alive: list[Any] = []
         self.calls: list[tuple[str, AnyCall]] = []
         self.shapes: dict[int, tuple[int | None, ...]] = {}
+        self.nested: dict[str, tuple[int, ...]] = {}
         self.next = 0
 
     def new(self, tensor: Any) -> int:
@@ -200,6 +207,7 @@ class _Opener:
             self.ids[id(tensor)] = ref.id
         self.open(inner, name + ".")
         results = [self.ids[id(tensor)] for tensor in inner.outputs]
+        self.nested[name] = tuple(results)
         self.ids.update({key: value for key, value in before.items() if value is not None})
         for tensor, result in zip(node.outputs, results, strict=True):
             self.alive.append(tensor)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tapehead.engine.graph import AnyCall, Graph, flatten
-from tapehead.engine.naming import describe, named_places
+from tapehead.engine.naming import describe, named_places, named_weights
 from tapehead.engine.places import Inner, Place, TensorAt
 from tapehead.engine.precision import copy_weights, model_dtype, rebuilt
 from tapehead.engine.probe import Seen, probed
@@ -43,6 +43,7 @@ class Model:
         self.masked_by = _masked_by(self.graph)
         self.padding = _padding(self.graph)
         self.places: dict[str, Place] = named_places(self.graph)
+        self.weights: dict[str, Any] = named_weights(self.graph)
         self.card: Card = describe(self, name, version)
 
     def __repr__(self) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import keras
+
 from tapehead.engine.graph import Call, Graph, Recurrence
 from tapehead.engine.places import Final, Gate, Initial, Place, State, TensorAt
 from tapehead.operations import Card, PointInfo, TensorSpec
@@ -19,14 +21,20 @@ def named_places(graph: Graph) -> dict[str, Place]:
     places: dict[str, Place] = {quoted(name): TensorAt(tensor) for name, tensor in graph.inputs.items()}
     for n, tensor in enumerate(graph.outputs):
         places["outputs" if len(graph.outputs) == 1 else f"outputs.{n}"] = TensorAt(tensor)
+    for name, tensors in graph.nested.items():
+        places.update(_output_places(name, tensors))
     for call in graph.calls:
-        if len(call.outputs) == 1:
-            places.setdefault(call.name, TensorAt(call.outputs[0]))
-        else:
-            places.update({f"{call.name}.output.{n}": TensorAt(tensor) for n, tensor in enumerate(call.outputs)})
+        places.update(_output_places(call.name, call.outputs))
         if isinstance(call, Recurrence):
             places.update(_inner_places(call))
     return places
+
+
+def _output_places(name: str, tensors: tuple[int, ...]) -> dict[str, Place]:
+    """A layer's output under its name, or several as `.output.0`, `.output.1` …"""
+    if len(tensors) == 1:
+        return {name: TensorAt(tensors[0])}
+    return {f"{name}.output.{n}": TensorAt(tensor) for n, tensor in enumerate(tensors)}
 
 
 def _inner_places(call: Recurrence) -> dict[str, Place]:
@@ -55,7 +63,7 @@ def describe(model: Model, name: str, version: int) -> Card:
         ),
         points=points,
         recurrent={call.name: _recurrent_info(call) for call in graph.recurrences},
-        weights={_weight_name(variable): tuple(variable.shape) for variable in model.keras.variables},
+        weights={name: tuple(variable.shape) for name, variable in model.weights.items()},
         bytes=model.bytes,
         dtype="float64" if model.dtype == "float64" else "float32",
         aliases=_aliases(graph, points),
@@ -118,10 +126,32 @@ def _recurrent_info(call: Recurrence) -> dict[str, Any]:
     }
 
 
-def _weight_name(variable: Any) -> str:
-    """The layer's point, a slash, the variable; the cell's own component left out."""
-    parts = [part for part in variable.path.split("/") if not part.endswith("_cell") and part != "cell"]
-    return "/".join([".".join(map(quoted, parts[:-1])), parts[-1]]) if len(parts) > 1 else parts[0]
+def named_weights(graph: Graph) -> dict[str, Any]:
+    """Every weight by its name: the layer's point, a slash, the variable, the cell's own component left out.
+
+    A layer called several times has its weights once, under its bare name.
+    """
+    found: dict[str, Any] = {}
+    for call in graph.calls:
+        base = call.name.partition(".call.")[0]
+        if isinstance(call, Recurrence):
+            for name, cell in _cells(base, call.layer.cell):
+                found.update(_own_weights(name, cell))
+        elif isinstance(call, Call):
+            found.update(_own_weights(base, call.layer))
+    return found
+
+
+def _cells(name: str, cell: Any) -> list[tuple[str, Any]]:
+    """The cells of a layer with the names that their weights stand under."""
+    if not isinstance(cell, keras.layers.StackedRNNCells):
+        return [(name, cell)]
+    return [pair for n, one in enumerate(cell.cells) for pair in _cells(f"{name}.cells.{n}", one)]
+
+
+def _own_weights(name: str, layer: Any) -> dict[str, Any]:
+    own = f"{getattr(layer, 'path', None)}/"
+    return {f"{name}/{variable.path.removeprefix(own)}": variable for variable in getattr(layer, "weights", ())}
 
 
 def _aliases(graph: Graph, points: dict[str, PointInfo]) -> dict[str, str]:

@@ -1,0 +1,205 @@
+"""A request held against a model's card: what is filled in, what is planned, what is refused and in which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+
+from tapehead import errors
+from tapehead.operations import OPERATIONS, Card, Plan, PointInfo, Request, TensorSpec, check
+from tapehead.operations.selection import positions, select
+
+STATE = PointInfo((None, 4), ("timestep", "unit"), "float32", True, "state", "x")
+POINTS = {
+    "x": PointInfo((None, 3), ("timestep", "feature"), "float32", True, "input", "x"),
+    "ids": PointInfo((None,), ("timestep",), "int32", False, "input", "ids"),
+    "outputs": PointInfo((2,), ("unit",), "float32", True, "output"),
+    "lstm": PointInfo((4,), ("unit",), "float32", True, "layer"),
+    "lstm.h": STATE,
+    "lstm.c": STATE,
+    "lstm.h.initial": PointInfo((4,), ("unit",), "float32", True, "initial"),
+    "lstm.h.final": PointInfo((4,), ("unit",), "float32", True, "final"),
+}
+
+
+def card(*inputs: str) -> Card:
+    specs = {
+        "x": TensorSpec("x", (None, None, 3), "float32", ("timestep", "feature")),
+        "ids": TensorSpec("ids", (None, None), "int32", ("timestep",)),
+    }
+    return Card(
+        name="m",
+        version=1,
+        inputs=tuple(specs[name] for name in inputs or ("x",)),
+        outputs=(TensorSpec("outputs", (None, 2), "float32", ("unit",)),),
+        points={name: info for name, info in POINTS.items() if name not in specs or name in (inputs or ("x",))},
+        recurrent={"lstm": {"cell": "LSTMCell"}},
+        weights={"lstm/kernel": (3, 16)},
+        bytes=100,
+        aliases={"inputs": ",".join(inputs or ("x",)), "both": "lstm.h,lstm.c"},
+    )
+
+
+X = np.arange(2 * 5 * 3, dtype=np.float32).reshape(2, 5, 3)
+
+
+def ask(operation: str, x: Any = X, limit: int = 1 << 30, **given: Any) -> tuple[Request, tuple[Plan, ...]]:
+    lengths = given.pop("lengths", None)
+    states = given.pop("initial_states", {})
+    inputs = x if isinstance(x, dict) else {"": x}
+    request = Request(inputs, None if lengths is None else {"": np.array(lengths)}, states, given)
+    return check(card(), operation, request, answer_limit=limit)
+
+
+def plans(operation: str, **given: Any) -> dict[str, tuple[tuple[int | None, ...], tuple[str, ...]]]:
+    return {plan.name: (plan.shape, plan.axes) for plan in ask(operation, **given)[1]}
+
+
+def test_a_card_crosses_the_seam_as_plain_values() -> None:
+    packed = msgpack.packb(card().to_plain())
+    assert Card.from_plain(msgpack.unpackb(packed)) == card()
+
+
+def test_a_bare_tensor_and_the_name_inputs_both_mean_the_only_input() -> None:
+    for name in ("", "inputs", "x"):
+        request, _ = ask("jacobian", {name: X}, of="lstm.h[-1]", wrt="inputs")
+        assert list(request.inputs) == ["x"]
+
+
+def test_defaults_are_filled_in_and_checking_twice_changes_nothing() -> None:
+    request, planned = ask("saliency", target="outputs[1]", method="integrated_gradients")
+    assert request.parameters == {
+        "target": "outputs[1]",
+        "method": "integrated_gradients",
+        "wrt": "inputs",
+        "baseline": 0.0,
+        "n_steps": 50,
+        "precision": None,
+    }
+    again, planned_again = check(card(), "saliency", request)
+    assert again.parameters == request.parameters
+    assert planned_again == planned
+
+
+def test_an_answers_shape_and_axes_are_known_before_it_is_computed() -> None:
+    of_h = "of.unit"
+    assert plans("jacobian", of="lstm.h[-1]", wrt="inputs") == {
+        "value": ((2, 4, 5, 3), ("batch", of_h, "wrt.timestep", "wrt.feature"))
+    }
+    assert plans("jacobian", of="lstm.h[1:4, ::2]", wrt="lstm.c[0]") == {
+        "value": ((2, 3, 2, 4), ("batch", "of.timestep", of_h, "wrt.unit"))
+    }
+    assert plans("jacobian", of="lstm.h", wrt="lstm.h", lag=1) == {
+        "value": ((2, 5, 4, 4), ("batch", "timestep", of_h, "wrt.unit"))
+    }
+    assert plans("jacobian", of=["lstm.h[-1]", "outputs"], wrt="lstm.h.initial") == {
+        "lstm.h[-1] / lstm.h.initial": ((2, 4, 4), ("batch", of_h, "wrt.unit")),
+        "outputs / lstm.h.initial": ((2, 2, 4), ("batch", of_h, "wrt.unit")),
+    }
+    assert plans("states", points=["lstm.h[-2:]"], final_states=True) == {
+        "lstm.h[-2:]": ((2, 2, 4), ("batch", "timestep", "unit")),
+        "lstm.h.final": ((2, 4), ("batch", "unit")),
+    }
+    stacked = np.ones((7, 2, 4), np.float32)
+    assert plans("vjp", of="lstm.h[-1]", wrt="x", cotangent=stacked) == {
+        "value": ((7, 2, 5, 3), ("cotangent", "batch", "timestep", "feature"))
+    }
+    assert plans("saliency", target="outputs[argmax]", method="integrated_gradients") == {
+        "value": ((2, 5, 3), ("batch", "timestep", "feature")),
+        "completeness_gap": ((2,), ("batch",)),
+    }
+
+
+def test_precision_decides_the_bytes_of_an_answer() -> None:
+    (single,), (double,) = (ask("jacobian", of="outputs", wrt="x", precision=p)[1] for p in ("float32", "float64"))
+    assert double.bytes == 2 * single.bytes == 2 * 4 * 2 * 2 * 5 * 3
+
+
+def test_negative_timesteps_count_from_each_rows_last_valid_one() -> None:
+    valid = np.array([[True, True, True, False, False], [False, True, True, True, True]])
+    at = {text: positions(select(card(), f"lstm.h[{text}]"), 5, valid).tolist() for text in ("-1", "-2:", "1", "-3:-1")}
+    assert at == {"-1": [[2], [4]], "-2:": [[1, 2], [3, 4]], "1": [[1]], "-3:-1": [[0, 1], [2, 3]]}
+
+
+def test_rows_that_would_give_different_numbers_of_timesteps_are_refused() -> None:
+    with pytest.raises(errors.BadParameter, match=r"takes \[2, 4\] timesteps in different rows"):
+        ask("states", points=["lstm.h[:-1]"], lengths=[3, 5])
+
+
+REFUSED: list[tuple[type[errors.TapeheadError], str, dict[str, Any]]] = [
+    (errors.UnknownPoint, "no layer 'lstm1'; recurrent layers here: lstm", {"of": "lstm1.h"}),
+    (errors.UnknownPoint, "no 'z' in 'lstm'; it has c, h, h.final, h.initial", {"of": "lstm.z"}),
+    (errors.UnknownPoint, "did you mean outputs", {"of": "output"}),
+    (errors.UnknownPoint, "could be any of lstm.h, lstm.c", {"of": "both"}),
+    (errors.UnknownPoint, "is a weight", {"wrt": "lstm/kernel"}),
+    (errors.BadParameter, "timestep 5 of 'lstm.h' is out of range: the request has 5", {"of": "lstm.h[5]"}),
+    (errors.BadParameter, "-6 of 'lstm.h' is out of range", {"of": "lstm.h[-6]"}),
+    (errors.BadParameter, "index 4 is out of range for axis 'unit'", {"of": "lstm.h[0, 4]"}),
+    (errors.BadParameter, "has 3 index entries", {"of": "lstm.h[0, 0, 0]"}),
+    (errors.BadParameter, r"\[argmax\] is for a saliency target", {"of": "outputs[argmax]"}),
+    (
+        errors.BadParameter,
+        "-4 reaches before the start of the sequence in row 0",
+        {"of": "lstm.h[-4]", "lengths": [3, 5]},
+    ),
+    (errors.BadParameter, "lag is -1; it must be at least 0", {"lag": -1}),
+    (errors.BadParameter, "lag is True; expected a whole number", {"lag": True}),
+    (errors.BadParameter, "slice of timesteps goes on `of`", {"of": "lstm.h", "wrt": "lstm.h[1:]", "lag": 1}),
+    (errors.BadParameter, "of and wrt are trajectories", {"of": "lstm.h[-1]", "lag": 1}),
+    (errors.BadParameter, "no parameter 'on'", {"on": 1}),
+    (errors.BadParameter, "precision is 'float16'; expected one of", {"precision": "float16"}),
+    (errors.BadParameter, "expected the text of a point", {"of": []}),
+    (errors.BadShape, r"has shape \(2, 5\); the model takes \(any, any, 3\), that is", {"x": X[..., 0]}),
+    (errors.BadShape, "at least one entry", {"x": X[:0]}),
+    (errors.BadDtype, "is bool; expected floating-point", {"x": X > 3}),
+    (errors.BadDtype, "is complex64", {"x": X.astype(np.complex64)}),
+    (errors.NotFinite, r"\[1, 2, 0\] is nan", {"x": np.where(X[1, 2, 0] == X, np.nan, X)}),
+    (errors.NotFinite, "as float32", {"x": X.astype(np.float64) * 1e300}),
+    (errors.BadLengths, "expected 2 whole numbers", {"lengths": [3]}),
+    (errors.BadLengths, "expected 2 whole numbers", {"lengths": [3.0, 4.0]}),
+    (errors.BadLengths, r"lengths\[1\] of 'x' is 6; it must be between 1 and 5", {"lengths": [3, 6]}),
+    (errors.BadLengths, r"lengths\[0\] of 'x' is 0", {"lengths": [0, 5]}),
+    (errors.BadParameter, "no initial state 'lstm.h'", {"initial_states": {"lstm.h": X}}),
+    (errors.BadShape, r"expected \(2, 4\)", {"initial_states": {"lstm.h.initial": X}}),
+    (errors.AnswerTooLarge, "over the limit of 0.0 MiB. Ask for less", {"limit": 100}),
+]
+
+
+@pytest.mark.parametrize(("error", "words", "given"), REFUSED, ids=lambda value: str(value)[:40])
+def test_a_wrong_request_is_refused_in_words_that_say_what_to_do(
+    error: type[errors.TapeheadError], words: str, given: dict[str, Any]
+) -> None:
+    with pytest.raises(error, match=words):
+        ask("jacobian", **{"of": "lstm.h[-1]", "wrt": "inputs", **given})
+
+
+def test_a_derivative_of_or_with_respect_to_integers_does_not_exist() -> None:
+    request = Request({"ids": np.zeros((2, 5), np.int64)}, None, {}, {"of": "outputs", "wrt": "ids"})
+    with pytest.raises(errors.NotDifferentiable, match="ask for an Embedding's output"):
+        check(card("ids"), "jacobian", request)
+
+
+def test_integers_that_do_not_fit_the_models_dtype_are_refused() -> None:
+    request = Request({"ids": np.full((2, 5), 2**40)}, None, {}, {"points": ["lstm.h"]})
+    with pytest.raises(errors.BadDtype, match="do not fit int32"):
+        check(card("ids"), "states", request)
+
+
+def test_an_unknown_operation_is_refused_with_those_that_are_built() -> None:
+    with pytest.raises(errors.UnknownOperation, match=", ".join(OPERATIONS)):
+        ask("hessian")
+
+
+def test_a_saliency_target_must_be_one_number_a_sample() -> None:
+    with pytest.raises(errors.BadParameter, match=r"as in outputs\[0\] or \[argmax\]"):
+        ask("saliency", target="outputs")
+
+
+def test_a_cotangent_must_have_the_shape_of_what_it_multiplies() -> None:
+    with pytest.raises(errors.BadShape, match=r"expected \(2, 4\), or stacked"):
+        ask("vjp", of="lstm.h[-1]", wrt="x", cotangent=np.ones((2, 5), np.float32))
+    with pytest.raises(errors.BadParameter, match="a map of each `of`"):
+        ask("vjp", of=["lstm.h[-1]", "outputs"], wrt="x", cotangent=np.ones((2, 4), np.float32))
