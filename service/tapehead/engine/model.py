@@ -33,13 +33,11 @@ class Model:
         self.keras = keras_model
         self.live = live
         self.graph: Graph = flatten(keras_model)
-        self.dtype = model_dtype(keras_model)
+        self.dtype, uniform = model_dtype(keras_model)
         self._programs: dict[Hashable, Callable[..., Any]] = {}
-        self._variants: dict[str, Model] = {self.dtype: self}
-        if self.dtype not in ("float32", "float64"):
-            self._variants["float32"] = Model(rebuilt(keras_model, "float32"), name, version)
-        native = self._variants.get("float32", self)
-        self.seen = native.seen if native is not self else probed(self.graph, keras_model)
+        native = self if uniform else Model(rebuilt(keras_model, self.dtype), name, version)
+        self._variants: dict[str, Model] = {self.dtype: native}
+        self.seen = probed(self.graph, keras_model, self.dtype) if uniform else native.seen
         self.masked_by = _masked_by(self.graph)
         self.padding = _padding(self.graph)
         self.places: dict[str, Place] = named_places(self.graph)
@@ -62,7 +60,7 @@ class Model:
         Raises:
             CannotRebuild: its config does not give the model back.
         """
-        wanted = precision or self.card.dtype
+        wanted = precision or self.dtype
         wanted = "float64" if wanted == "float64" else "float32"
         if wanted not in self._variants:
             self._variants[wanted] = Model(rebuilt(self.keras, wanted), self.card.name, self.card.version)

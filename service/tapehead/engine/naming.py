@@ -65,7 +65,7 @@ def describe(model: Model, name: str, version: int) -> Card:
         recurrent={call.name: _recurrent_info(call) for call in graph.recurrences},
         weights={name: tuple(variable.shape) for name, variable in model.weights.items()},
         bytes=model.bytes,
-        dtype="float64" if model.dtype == "float64" else "float32",
+        dtype=model.dtype,
         aliases=_aliases(graph, points),
     )
 
@@ -82,13 +82,12 @@ def _point_info(model: Model, name: str, place: Place) -> PointInfo:
     shapes = dict(zip((*rule.states, *rule.gates), (*rule.state_shapes, *rule.gate_shapes), strict=True))
     shape = tuple(shapes[place.name])
     unit_axes = ("unit",) if len(shape) == 1 else tuple(f"unit{n}" for n in range(len(shape)))
-    dtype = "float64" if model.dtype == "float64" else "float32"
     if isinstance(place, Initial | Final):
-        return PointInfo(shape, unit_axes, dtype, True, "initial" if isinstance(place, Initial) else "final")
+        return PointInfo(shape, unit_axes, model.dtype, True, "initial" if isinstance(place, Initial) else "final")
     sequence = place.call.sequence
     timesteps = seen.shapes[sequence][0]
     kind = "gate" if isinstance(place, Gate) else "state"
-    return PointInfo((timesteps, *shape), ("timestep", *unit_axes), dtype, True, kind, seen.follows.get(sequence))
+    return PointInfo((timesteps, *shape), ("timestep", *unit_axes), model.dtype, True, kind, seen.follows.get(sequence))
 
 
 def _axes(shape: tuple[int | None, ...], follows: str | None, kind: Kind) -> tuple[str, ...]:

@@ -11,11 +11,14 @@ import tensorflow as tf
 from tapehead.errors import CannotRebuild
 
 
-def model_dtype(model: Any) -> str:
-    """What the model's layers compute in; where they differ, the least precise."""
-    dtypes = {layer.compute_dtype for layer in model._flatten_layers(include_self=False)}
-    floats = [dtype for dtype in ("float16", "bfloat16", "float32", "float64") if dtype in dtypes]
-    return floats[0] if floats else "float32"
+def model_dtype(model: Any) -> tuple[str, bool]:
+    """What the model's derivatives are computed in, and whether its layers do: the most precise of the dtypes that the
+    layers with weights compute in, at least float32."""
+    layers = model._flatten_layers(include_self=False, recursive=True)
+    dtypes = {layer.compute_dtype for layer in layers if layer._trainable_variables or layer._non_trainable_variables}
+    floats = {dtype for dtype in dtypes or {tensor.dtype for tensor in model.inputs} if "float" in dtype}
+    dtype = "float64" if "float64" in floats else "float32"
+    return dtype, floats <= {dtype}
 
 
 def rebuilt(model: Any, dtype: str) -> Any:

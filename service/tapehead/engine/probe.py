@@ -30,7 +30,7 @@ class Seen:
     masks: bool
 
 
-def probed(graph: Graph, model: Any) -> Seen:
+def probed(graph: Graph, model: Any, dtype: str) -> Seen:
     """Runs the model once in the engine and once in Keras.
 
     Raises:
@@ -39,7 +39,7 @@ def probed(graph: Graph, model: Any) -> Seen:
     symbols = dict(zip(graph.inputs, model.inputs, strict=True))
     inputs, lengths = _made_up(symbols)
     try:
-        made = trace(graph, graph.calls, Given(inputs))
+        made = trace(graph, graph.calls, Given(inputs, dtype))
         _compare(graph, model, made, inputs)
     except (tf.errors.InvalidArgumentError, ValueError, TypeError, KeyError) as error:
         raise UnsupportedModel(

@@ -178,7 +178,9 @@ def _given(model: Model, arrays: Arrays, *, held: bool = True) -> Given:
     for tensor, other in model.masked_by.items():
         if other in masks:
             masks[tensor] = masks[other]
-    return Given(arrays.inputs, arrays.lengths, arrays.initial, masks if held else None, model.seen.follows)
+    return Given(
+        arrays.inputs, model.dtype, arrays.lengths, arrays.initial, masks if held else None, model.seen.follows
+    )
 
 
 def _key(calls: Sequence[AnyCall], arrays: Arrays) -> Any:

@@ -17,7 +17,7 @@ from keras import tree
 
 from tapehead.engine.graph import AnyCall, Call, Graph, Merge, Recurrence
 from tapehead.engine.places import Initial
-from tapehead.engine.rules.any_layer import call_layer
+from tapehead.engine.rules.any_layer import call_layer, in_dtype
 from tapehead.engine.rules.recurrence import Run, forward
 from tapehead.engine.timewise import keeps_timesteps_apart, takes_mask
 from tapehead.errors import LengthsUnsupported
@@ -29,10 +29,11 @@ Tensor = Any
 class Given:
     """What a sweep starts from: inputs by name, lengths by input, initial states by point, and the masks held so far.
 
-    `follows` names the input whose timesteps a tensor has.
+    Tensors between layers are floats of `dtype`; `follows` names the input whose timesteps a tensor has.
     """
 
     inputs: Mapping[str, Tensor]
+    dtype: str
     lengths: Mapping[str, Tensor] = field(default_factory=dict)
     initial: Mapping[str, Tensor] = field(default_factory=dict)
     held: Mapping[int | str, Tensor] | None = None
@@ -74,7 +75,7 @@ def trace(graph: Graph, calls: Sequence[AnyCall], given: Given) -> Trace:
     """
     made = Trace(given)
     for name, tensor in graph.inputs.items():
-        made.values[tensor] = given.inputs[name]
+        made.values[tensor] = in_dtype(given.inputs[name], given.dtype)
         lengths = given.lengths.get(name)
         if lengths is not None and given.held is None:
             made.masks[tensor] = tf.sequence_mask(lengths, tf.shape(given.inputs[name])[1])
@@ -192,7 +193,7 @@ def _run_layer(made: Trace, call: Call) -> None:
         held = made.masks[call.outputs[0]]
         made.values[call.outputs[0]] = made.values[tensor] * tf.cast(held, made.values[tensor].dtype)[..., None]
         return
-    outputs, masks = call_layer(call, made.values.__getitem__, made.masks.get)
+    outputs, masks = call_layer(call, made.values.__getitem__, made.masks.get, made.given.dtype)
     made.values.update(zip(call.outputs, outputs, strict=True))
     if made.given.held is None:
         padded = [made.masks[n] for n in call.inputs if n in made.masks and made.given.lengths_of(n) is not None]

@@ -10,12 +10,13 @@ check.py       a whole request, held against the card: normalised, with the plan
 
 from tapehead.operations.card import Card, PointInfo, TensorSpec
 from tapehead.operations.check import check
-from tapehead.operations.request import Plan, Request, Result
+from tapehead.operations.request import Array, Plan, Request, Result
 from tapehead.operations.table import INFER, OPERATIONS, Operation, Parameter
 
 __all__ = [
     "INFER",
     "OPERATIONS",
+    "Array",
     "Card",
     "Operation",
     "Parameter",

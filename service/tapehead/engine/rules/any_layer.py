@@ -21,9 +21,9 @@ Tensor = Any
 
 
 def call_layer(
-    call: Call, value: Callable[[int], Tensor], mask: Callable[[int], Tensor | None]
+    call: Call, value: Callable[[int], Tensor], mask: Callable[[int], Tensor | None], dtype: str
 ) -> tuple[list[Tensor], list[Tensor | None]]:
-    """The layer's outputs and the masks that Keras gives them, as in `predict`."""
+    """The layer's outputs, floats in `dtype`, and the masks that Keras gives them, as in `predict`."""
     layer = call.layer
     masked = getattr(layer, "supports_masking", False) or getattr(layer, "_call_has_mask_arg", False)
 
@@ -41,7 +41,13 @@ def call_layer(
         kwargs = {**kwargs, "training": False}
     with unfused(layer):
         outputs = tree.flatten(layer(*args, **kwargs))
-    return outputs, [getattr(output, "_keras_mask", None) for output in outputs]
+    masks = [getattr(output, "_keras_mask", None) for output in outputs]
+    return [in_dtype(output, dtype) for output in outputs], masks
+
+
+def in_dtype(value: Tensor, dtype: str) -> Tensor:
+    """A tensor of floats cast to `dtype`; any other as it is."""
+    return tf.cast(value, dtype) if value.dtype.is_floating else value
 
 
 def pull_layer(
@@ -53,12 +59,13 @@ def pull_layer(
 ) -> dict[int, Tensor]:
     """The cotangents of the call's inputs, (rows, m, …) by tensor, from those of its outputs."""
     ids = list(dict.fromkeys(call.inputs))
+    dtype = next(own.dtype.name for own in cotangents if own is not None)
     copies = {n: repeated(values[n], stack) for n in ids}
     copied_masks = {n: repeated(masks[n], stack) for n in ids if n in masks}
     sources = [n for n in ids if copies[n].dtype.is_floating]
     with tf.GradientTape() as tape:
         tape.watch([copies[n] for n in sources])
-        outputs, _ = call_layer(call, copies.__getitem__, copied_masks.get)
+        outputs, _ = call_layer(call, copies.__getitem__, copied_masks.get, dtype)
     pairs = [(output, flattened(own)) for output, own in zip(outputs, cotangents, strict=True) if own is not None]
     found = tape.gradient(
         [output for output, _ in pairs],
