@@ -1,0 +1,83 @@
+"""Tapehead: the read head for your gradient tape. Derivatives of any tensor in a recurrent model, asked over HTTP.
+
+with tapehead.Client("http://127.0.0.1:8000") as client:
+    j = client.model("sunspots").jacobian(x, of="lstm.h[-1]", wrt="inputs")
+"""
+
+from tapehead.client import Answer, AsyncClient, Client, Model, ModelEntry
+from tapehead.errors import (
+    AnswerTooLarge,
+    BadDtype,
+    BadLengths,
+    BadParameter,
+    BadRequest,
+    BadShape,
+    BodyTooLarge,
+    CannotRebuild,
+    Deadline,
+    Draining,
+    Internal,
+    LengthsUnsupported,
+    Loading,
+    MalformedBody,
+    MethodNotAllowed,
+    NotAcceptable,
+    NotDifferentiable,
+    NotFinite,
+    OutOfMemory,
+    QueueFull,
+    TapeheadError,
+    TryAgain,
+    Unauthorized,
+    UnknownModel,
+    UnknownOperation,
+    UnknownPath,
+    UnknownPoint,
+    Unreachable,
+    UnsupportedMediaType,
+    UnsupportedModel,
+    WorkerDied,
+)
+from tapehead.version import VERSION
+
+__version__ = VERSION
+
+__all__ = [
+    "Answer",
+    "AnswerTooLarge",
+    "AsyncClient",
+    "BadDtype",
+    "BadLengths",
+    "BadParameter",
+    "BadRequest",
+    "BadShape",
+    "BodyTooLarge",
+    "CannotRebuild",
+    "Client",
+    "Deadline",
+    "Draining",
+    "Internal",
+    "LengthsUnsupported",
+    "Loading",
+    "MalformedBody",
+    "MethodNotAllowed",
+    "Model",
+    "ModelEntry",
+    "NotAcceptable",
+    "NotDifferentiable",
+    "NotFinite",
+    "OutOfMemory",
+    "QueueFull",
+    "TapeheadError",
+    "TryAgain",
+    "Unauthorized",
+    "UnknownModel",
+    "UnknownOperation",
+    "UnknownPath",
+    "UnknownPoint",
+    "Unreachable",
+    "UnsupportedMediaType",
+    "UnsupportedModel",
+    "WorkerDied",
+    "__version__",
+]

@@ -1,0 +1,133 @@
+"""What comes back: tensors with the names of their axes, kept, drawn, and carried on from."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tapehead.errors import BadParameter
+from tapehead.operations import Result
+from tapehead.operations.request import Array
+from tapehead.wire.messages import JSON, Reply, decode_reply, encode_reply
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_LABEL = "tapehead.json"
+_TITLED = ("of", "target", "wrt", "method")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Answer:
+    """An answer of a model.
+
+    `tensors` are read-only arrays by name, `axes` the names of each one's axes ("batch", "of.unit", "wrt.timestep"),
+    `meta` how it was computed, `asked` the operation and its parameters (arrays left out).
+    """
+
+    model: str
+    version: int
+    tensors: Mapping[str, Array]
+    axes: Mapping[str, tuple[str, ...]]
+    meta: Mapping[str, Any]
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, reply: Reply, asked: Mapping[str, Any]) -> Answer:
+        """The answer that a reply holds."""
+        result = reply.result
+        return cls(reply.model, reply.version, result.tensors, result.axes, result.meta, asked)
+
+    @property
+    def value(self) -> Array:
+        """The tensor named `value`, or else the only one.
+
+        Raises:
+            BadParameter: there are several.
+        """
+        if "value" in self.tensors:
+            return self.tensors["value"]
+        if len(self.tensors) == 1:
+            return next(iter(self.tensors.values()))
+        raise BadParameter(f"this answer holds the tensors {list(self.tensors)}: take one from .tensors")
+
+    @property
+    def final_states(self) -> dict[str, Array]:
+        """The final states, named as the initial states that carry on from them.
+
+        Raises:
+            BadParameter: the answer holds none.
+        """
+        ends = {name: array for name, array in self.tensors.items() if name.endswith(".final")}
+        if not ends:
+            raise BadParameter("this answer holds no final states: ask for states(…, final_states=True)")
+        return {name.removesuffix(".final") + ".initial": array for name, array in ends.items()}
+
+    @property
+    def title(self) -> str:
+        """What was asked, in a line: `sunspots: jacobian of lstm.h[-1] wrt inputs`."""
+        said = [f"{name} {_said(self.asked[name])}" for name in _TITLED if name in self.asked]
+        return " ".join([f"{self.model}:", str(self.asked.get("operation", "answer")), *said])
+
+    def plot(self, **options: Any) -> Figure:
+        """The answer as a matplotlib figure; `row` picks the sample, `labels` name an axis' entries.
+
+        Raises:
+            ImportError: matplotlib is not installed: `pip install "tapehead[plot]"`.
+        """
+        # A door upwards: only who plots needs the pictures and matplotlib.
+        from tapehead.pictures import picture
+
+        meta = {**self.asked, **self.meta}
+        return picture(tensors=self.tensors, axes=self.axes, meta=meta, title=self.title, **options)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes an .npz file, which `np.load` reads too: each tensor by its name, the rest in one JSON member."""
+        label = Result({}, self.axes, {**self.meta, "asked": dict(self.asked)})
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr(_LABEL, bytes(encode_reply(label, self.model, self.version, JSON)))
+            for name, array in self.tensors.items():
+                with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Answer:
+        """The answer that `save` wrote.
+
+        Raises:
+            BadParameter: the file holds no answer.
+            OSError: it cannot be read.
+        """
+        with zipfile.ZipFile(path) as file:
+            if _LABEL not in file.namelist():
+                raise BadParameter(f"{Path(path)} holds no answer of Tapehead: it has no member {_LABEL}")
+            reply = decode_reply(file.read(_LABEL), JSON)
+            names = [name.removesuffix(".npy") for name in file.namelist() if name != _LABEL]
+            tensors = {name: _read(file, name) for name in names}
+        meta = dict(reply.result.meta)
+        asked = meta.pop("asked", {})
+        return cls.of(replace(reply, result=replace(reply.result, tensors=tensors, meta=meta)), asked)
+
+    def __repr__(self) -> str:
+        rows = [
+            f"  {name}: {array.dtype.name} {array.shape} [{', '.join(self.axes.get(name, ()))}]"
+            for name, array in self.tensors.items()
+        ]
+        return "\n".join([f"<Answer {self.title}", *rows]) + ">"
+
+
+def _read(file: zipfile.ZipFile, name: str) -> Array:
+    with file.open(f"{name}.npy") as member:
+        array: Array = np.lib.format.read_array(member, allow_pickle=False)
+    array.flags.writeable = False
+    return array
+
+
+def _said(value: Any) -> str:
+    return str(value) if isinstance(value, str) else ", ".join(map(str, value))

@@ -1,0 +1,121 @@
+"""A model as its user holds it: what is known of it, and what can be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from tapehead.client.answers import Answer
+from tapehead.client.asking import Subject, ask
+from tapehead.client.calls import Flow, Manner
+from tapehead.client.inputs import Inputs, make_request
+
+A = TypeVar("A", covariant=True)
+"""What asking gives: an `Answer`, or something to await one from."""
+
+Points = str | Sequence[str]
+
+
+class Model(Generic[A]):
+    """A model of a server.
+
+    Every operation takes the inputs first: an array, `{input name: array}`, or a list of sequences of any lengths
+    (`lengths` says how long each is where an array is padded already), and may take `initial_states` by their points'
+    names, as an answer's `final_states` gives them. `precision` and `dry_run` go with every operation.
+    An operation that has no method here is asked by its name: `model.ask("hvp", x, of=…)`, or `model.hvp(x, of=…)`
+    where the server has it.
+    """
+
+    def __init__(self, subject: Subject, manner: Manner, run: Callable[[Flow[Answer]], A]) -> None:
+        self._subject = subject
+        self._manner = manner
+        self._run = run
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self._subject.name
+
+    @property
+    def version(self) -> int | None:
+        """The version that is asked; None is the highest, whichever that is at the time."""
+        return self._subject.version
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """All that the server tells of the model: inputs, outputs, points, recurrent layers, weights, operations."""
+        return self._subject.metadata
+
+    @property
+    def points(self) -> Mapping[str, Any]:
+        """The points that can be asked for: `{name: {shape, axes, dtype, differentiable}}`."""
+        points: Mapping[str, Any] = self.metadata.get("points", {})
+        return points
+
+    @property
+    def operations(self) -> Sequence[str]:
+        """The operations that the server has."""
+        return list(self.metadata.get("operations", ()))
+
+    def ask(
+        self,
+        operation: str,
+        inputs: Inputs,
+        *,
+        lengths: Any = None,
+        initial_states: Mapping[str, Any] | None = None,
+        **parameters: Any,
+    ) -> A:
+        """The answer to any operation of the contract; a parameter that is None is left to its default.
+
+        Raises:
+            TapeheadError: as the server says, or `Unreachable`.
+        """
+        request = make_request(inputs, lengths, initial_states, parameters)
+        return self._run(ask(self._subject, operation, request, self._manner))
+
+    def infer(self, inputs: Inputs, **options: Any) -> A:
+        """The model's outputs, each under its own name."""
+        return self.ask("infer", inputs, **options)
+
+    def states(self, inputs: Inputs, *, points: Points = (), final_states: bool = False, **options: Any) -> A:
+        """The values at points, every recurrent state where none is named, and the states to carry on from."""
+        return self.ask("states", inputs, points=points, final_states=final_states, **options)
+
+    def jacobian(self, inputs: Inputs, *, of: Points, wrt: Points, lag: int | None = None, **options: Any) -> A:
+        """The Jacobian d of / d wrt, (batch, *of axes, *wrt axes); with `lag`, only d of[t] / d wrt[t - lag]."""
+        return self.ask("jacobian", inputs, of=of, wrt=wrt, lag=lag, **options)
+
+    def vjp(self, inputs: Inputs, *, of: Points, wrt: Points, cotangent: Any = None, **options: Any) -> A:
+        """A cotangent (ones by default) times the Jacobian, in the shape of `wrt`: what a gradient tape gives."""
+        return self.ask("vjp", inputs, of=of, wrt=wrt, cotangent=cotangent, **options)
+
+    def saliency(
+        self,
+        inputs: Inputs,
+        *,
+        target: str,
+        method: str = "gradient",
+        wrt: str = "inputs",
+        baseline: Any = None,
+        n_steps: int | None = None,
+        **options: Any,
+    ) -> A:
+        """Attributions of one number a sample to the entries of `wrt`, in its shape."""
+        asked = {"target": target, "method": method, "wrt": wrt, "baseline": baseline, "n_steps": n_steps}
+        return self.ask("saliency", inputs, **asked, **options)
+
+    if not TYPE_CHECKING:  # so that a type checker still finds misspelt methods
+
+        def __getattr__(self, name: str) -> Callable[..., A]:
+            if not name.startswith("_") and name in self.operations:
+                return partial(self.ask, name)
+            raise AttributeError(f"a Model has no attribute or operation {name!r}", name=name, obj=self)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.operations]
+
+    def __repr__(self) -> str:
+        version = "" if self.version is None else f" version {self.version}"
+        return f"<Model {self.name!r}{version}: {len(self.points)} points; {', '.join(self.operations)}>"

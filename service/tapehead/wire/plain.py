@@ -1,0 +1,113 @@
+"""Bytes to maps, lists, text and numbers, and back: msgpack or JSON, read strictly.
+
+Both media are read into the same plain values, so what stands above knows only one schema.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, NoReturn
+
+import msgpack
+
+from tapehead.errors import MalformedBody, UnsupportedMediaType
+from tapehead.wire.outline import MAX_ITEMS, check_outline
+
+Bytes = bytes | bytearray | memoryview
+Kind = Literal["msgpack", "json"]
+
+MSGPACK = "application/vnd.msgpack"
+JSON = "application/json"
+PROBLEM_JSON = "application/problem+json"
+
+MEDIA: Mapping[str, Kind] = {
+    MSGPACK: "msgpack",
+    "application/msgpack": "msgpack",
+    "application/x-msgpack": "msgpack",
+    JSON: "json",
+}
+"""The media types of a body, each with its kind."""
+
+_KINDS: Mapping[str, Kind] = {**MEDIA, PROBLEM_JSON: "json", "msgpack": "msgpack", "json": "json"}
+
+
+def kind_of(media: str) -> Kind:
+    """`msgpack` or `json`, for a media type (its parameters and case aside) or for these words themselves.
+
+    Raises:
+        UnsupportedMediaType: it is neither.
+    """
+    kind = _KINDS.get(media.partition(";")[0].strip().lower())
+    if kind is None:
+        raise UnsupportedMediaType(f"{media!r} cannot be read; expected one of {', '.join(MEDIA)}")
+    return kind
+
+
+def decode(body: Bytes, media: str) -> Any:
+    """The plain value in a body.
+
+    Raises:
+        MalformedBody: it is not what `media` says, or repeats a key of a map.
+    """
+    return _DECODERS[kind_of(media)](body)
+
+
+def encode(value: Any, media: str, *, size: int = 0) -> bytes | memoryview:
+    """A plain value as bytes; `size` is about how many they will be, so that large ones are written once."""
+    if kind_of(media) == "json":
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    packer = msgpack.Packer(autoreset=False, buf_size=size + 4096)
+    packer.pack(value)
+    written: memoryview = packer.getbuffer()
+    return written
+
+
+def _from_msgpack(body: Bytes) -> Any:
+    check_outline(body)
+    size = len(body)
+    try:
+        return msgpack.unpackb(
+            body,
+            raw=False,
+            strict_map_key=True,
+            object_pairs_hook=_distinct,
+            max_str_len=size,
+            max_bin_len=size,
+            max_array_len=min(size, MAX_ITEMS),
+            max_map_len=min(size, MAX_ITEMS),
+            max_ext_len=0,
+        )
+    except ValueError as error:
+        raise MalformedBody(f"the body is not msgpack with text keys: {error}") from error
+
+
+def _from_json(body: Bytes) -> Any:
+    try:
+        text = str(body, "utf-8")
+        value = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+        if "\\ud" in text.lower():
+            # An escaped half of a surrogate pair is no character, and would fail wherever it is written again.
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise MalformedBody("the body nests too deep to be read") from None
+    except ValueError as error:
+        raise MalformedBody(f"the body is not JSON: {error}") from error
+    return value
+
+
+_DECODERS = {"msgpack": _from_msgpack, "json": _from_json}
+
+
+def _distinct(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise MalformedBody(f"a map has the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    if not all(isinstance(key, str) for key in found):
+        raise MalformedBody("a map has a key that is not text")
+    return found
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise MalformedBody(f'JSON has no {text}; send it as a string, "{text}"')
