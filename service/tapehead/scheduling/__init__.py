@@ -1,0 +1,18 @@
+"""Many waiting requests -> few device calls. Imports no TensorFlow.
+
+    fleet.py       the whole of it: what a server asks, and what it is told
+    catalogue.py   which models there are, and how each one stands
+    placement.py   which worker holds which model
+    admission.py   how many requests may be inside at once
+    lane.py        one worker, kept alive and fed
+    backlog.py     what waits for one worker, until it is too late
+    batch.py       which of the waiting go together
+    observer.py    what can be counted and timed
+
+A request goes admission -> catalogue -> placement -> lane: backlog -> batch -> worker.
+"""
+
+from tapehead.scheduling.fleet import Fleet, FleetSettings
+from tapehead.scheduling.observer import Observer, Silent
+
+__all__ = ["Fleet", "FleetSettings", "Observer", "Silent"]

@@ -1,0 +1,119 @@
+"""The process of a worker: answers the calls that come over the socket whose descriptor is its one argument.
+
+It ends when the socket's other end says that no more calls come, and at once, in the middle of whatever it does, when
+the other end is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tapehead.errors import Internal, TapeheadError
+from tapehead.worker import crossing
+from tapehead.worker.transport import Inbox, receive, send
+
+if TYPE_CHECKING:
+    from tapehead.worker.station import Station
+
+_PULSE_S = 1.0
+
+log = logging.getLogger("tapehead.worker")
+
+
+def main(descriptor: int) -> None:
+    """Serves until there is nobody to serve."""
+    for sent_to_all in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sent_to_all, signal.SIG_IGN)  # the server decides when its workers end, after it has drained
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    sys.path.append(os.getcwd())  # noqa: PTH109 - where modules named by --import may lie, after all that is installed
+    connection = socket.socket(fileno=descriptor)
+    sending = threading.Lock()
+    threading.Thread(target=_pulse, args=(connection, sending), daemon=True).start()
+    _Service(connection, sending).run()
+    sys.stderr.flush()
+    os._exit(0)  # TensorFlow's own way out takes long and can hang
+
+
+class _Service:
+    """The calls of one connection, answered in their order."""
+
+    def __init__(self, connection: socket.socket, sending: threading.Lock) -> None:
+        self._connection, self._sending = connection, sending
+        self._station: Station | None = None
+        self._verbs: Mapping[str, Callable[[Any], Any]] = {
+            "start": self._start,
+            "load": self._load,
+            "unload": self._unload,
+            "run": self._run,
+            "status": self._status,
+        }
+
+    def run(self) -> None:
+        inbox = Inbox()
+        while (messages := receive(self._connection, inbox)) is not None:
+            while messages:
+                # Popped, so that a request's arrays are unmapped once it is answered.
+                self._reply(self._answer(messages.pop(0)))
+
+    def _reply(self, message: Mapping[str, Any]) -> None:
+        with self._sending:
+            send(self._connection, message)
+
+    def _answer(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        number = message["call"]
+        try:
+            return {"call": number, "value": self._verbs[message["do"]](message["with"])}
+        except TapeheadError as error:
+            return {"call": number, "error": crossing.error_tree(error)}
+        except Exception as error:  # the outermost boundary: a call that fails must not end the process
+            log.exception("%s failed", message["do"])
+            return {"call": number, "error": crossing.error_tree(Internal(f"{type(error).__name__}: {error}"))}
+
+    def _start(self, tree: Any) -> Any:
+        # A door: TensorFlow comes in here, when signs of life are given already.
+        from tapehead.worker.station import Station
+
+        self._station = Station(crossing.settings(tree), own_process=True)
+        return crossing.status_tree(self._station.status())
+
+    def _load(self, tree: Any) -> Any:
+        return self._started.load(crossing.ref(tree)).to_plain()
+
+    def _unload(self, tree: Any) -> None:
+        self._started.unload(*tree)
+
+    def _run(self, trees: Any) -> Any:
+        return [crossing.answer_tree(answer) for answer in self._started.run([crossing.job(tree) for tree in trees])]
+
+    def _status(self, _: Any) -> Any:
+        return crossing.status_tree(self._started.status())
+
+    @property
+    def _started(self) -> Station:
+        if self._station is None:
+            raise Internal("the worker was asked to work before it was started")
+        return self._station
+
+
+def _pulse(connection: socket.socket, sending: threading.Lock) -> None:
+    """Gives a sign of life every second, and ends the process when there is nobody to give it to."""
+    hang_up = select.poll()
+    hang_up.register(connection, 0)
+    with contextlib.suppress(OSError):
+        while not hang_up.poll(_PULSE_S * 1000):
+            with sending:
+                send(connection, {})
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,124 @@
+"""What a worker can be asked, in plain values: the seam that a thread and a child process both carry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from tapehead.errors import TapeheadError
+from tapehead.operations import Card, Request, Result
+
+Answer = Result | TapeheadError
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """One version of a model, and where its file is; `path` is None for a live model that a caller handed over.
+
+    `modified_ns` and `size` (bytes) are the file's when it was seen: a worker that holds another state of it reloads.
+    """
+
+    name: str
+    version: int
+    path: str | None = None
+    modified_ns: int = 0
+    size: int = 0
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Name and version."""
+        return self.name, self.version
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checked request for one model. `deadline` is on `time.monotonic`, which processes of a machine share."""
+
+    id: str
+    model: ModelRef
+    operation: str
+    request: Request
+    deadline: float | None = None
+
+
+class Resident(NamedTuple):
+    """A model in device memory, and the bytes of its weights."""
+
+    name: str
+    version: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """A worker's device, all the devices that workers could have, and its models, least recently used first."""
+
+    device: str
+    devices: tuple[str, ...]
+    memory_bytes: int
+    budget_bytes: int
+    resident: tuple[Resident, ...] = ()
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How a worker is set up.
+
+    Attributes:
+        device: `gpu:0`, `cpu:1` …; empty for the first GPU, or the processor where there is none.
+        budget_bytes: how many bytes of weights may be resident; None for a share of the device's memory.
+        imports: modules that register custom Keras classes, imported before any model is loaded.
+        logical_cpus: over how many logical devices the processor is divided; 0 leaves it whole.
+        cache_dir: a folder where compiled kernels are kept between starts.
+        engine: the module with `Model` and `OPERATIONS`.
+    """
+
+    device: str = ""
+    budget_bytes: int | None = None
+    imports: tuple[str, ...] = ()
+    logical_cpus: int = 0
+    cache_dir: str | None = None
+    engine: str = "tapehead.engine"
+
+
+class Worker(Protocol):
+    """Owns one device and its models, and computes. A worker that was lost or closed can be started again."""
+
+    async def start(self) -> WorkerStatus:
+        """Sets the device up and returns once jobs are taken.
+
+        Raises:
+            WorkerDied: it cannot start; the detail says why.
+        """
+
+    async def load(self, ref: ModelRef) -> Card:
+        """Makes the model resident; one that is already costs nothing.
+
+        Raises:
+            UnsupportedModel: the file or object cannot be served.
+            OutOfMemory, WorkerDied: as they say.
+        """
+
+    async def unload(self, name: str, version: int) -> None:
+        """Gives the model's memory back; unknown models are no error."""
+
+    async def run(self, jobs: Sequence[Job]) -> list[Answer]:
+        """One answer a job, in order; a job's own failure is its answer.
+
+        Raises:
+            WorkerDied: all of them are lost.
+        """
+
+    async def status(self) -> WorkerStatus:
+        """What it holds now."""
+
+    async def lost(self) -> str:
+        """Waits until a started worker dies by no wish of ours, and says how."""
+
+    async def close(self) -> None:
+        """Ends it, with what it holds."""
+
+
+Hire = Callable[[str], Worker]
+"""A device's name -> a worker for it, not yet started; an empty name lets the worker choose."""

@@ -1,0 +1,138 @@
+"""A worker's inside: one device, its models, and the engine's function for each operation. Imports TensorFlow.
+
+Synchronous, and called from one thread only; `worker/thread.py` and `worker/child_main.py` carry it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import importlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from typing import Any
+
+import tensorflow as tf
+
+from tapehead.errors import Deadline, Internal, OutOfMemory, TapeheadError, UnknownOperation
+from tapehead.operations import Card, Result
+from tapehead.residency import device, screening
+from tapehead.residency.residents import Residents
+from tapehead.worker.protocol import Answer, Job, ModelRef, WorkerSettings, WorkerStatus
+
+CELLS = "tapehead.cells"
+"""The entry point group of packages whose import registers custom Keras classes."""
+
+log = logging.getLogger("tapehead.worker")
+
+
+class Station:
+    """Loads models onto one device and runs jobs on them, one after the other.
+
+    Args:
+        settings: which device, how much of it, what to import first, and which engine.
+        live: Keras models by name, used as they are; each is version 1.
+        own_process: whether TensorFlow may be configured for the whole process.
+        clock: what deadlines are measured on.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        live: Mapping[str, Any] | None = None,
+        own_process: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._device = device.claim(settings, own_process=own_process)
+        _register_cells(settings.imports)
+        self._engine: Any = importlib.import_module(settings.engine)
+        self._live, self._clock = dict(live or {}), clock
+        budget = settings.budget_bytes or self._device.budget_bytes
+        self._residents: Residents[Any] = Residents(self._open, _weigh, budget)
+
+    def __repr__(self) -> str:
+        return f"<Station on {self._device.name}, {len(self._residents)} models>"
+
+    def load(self, ref: ModelRef) -> Card:
+        """Makes the model resident, and tells what it is."""
+        with self._on_device(f"loading {ref.name!r}"), self._residents.using(ref) as model:
+            card: Card = model.card
+            return card
+
+    def unload(self, name: str, version: int) -> None:
+        """Gives the model's memory back."""
+        self._residents.evict((name, version))
+
+    def run(self, jobs: Sequence[Job]) -> list[Answer]:
+        """One answer a job, in order; each runs alone."""
+        return [self._answer(job) for job in jobs]
+
+    def status(self) -> WorkerStatus:
+        """The device, and what is resident."""
+        device = self._device
+        return WorkerStatus(
+            device.name, device.visible, device.memory_bytes, self._residents.budget, self._residents.resident
+        )
+
+    def _answer(self, job: Job) -> Answer:
+        try:
+            return self._result(job)
+        except TapeheadError as error:
+            return error
+        except Exception as error:  # whatever one request brings up, the next one finds a worker
+            log.exception("request %s: %s of %s failed", job.id, job.operation, job.model.name)
+            return Internal(f"{job.operation} failed: {type(error).__name__}; the log has it under request {job.id}")
+
+    def _result(self, job: Job) -> Result:
+        if job.operation not in self._engine.OPERATIONS:
+            raise UnknownOperation(f"no operation {job.operation!r}; built here: {', '.join(self._engine.OPERATIONS)}")
+        began = self._clock()
+        if job.deadline is not None and began > job.deadline:
+            raise Deadline("the deadline passed before the request's turn came")
+        with self._on_device(job.operation), self._residents.using(job.model) as model:
+            result: Result = self._engine.OPERATIONS[job.operation](model, job.request)
+        timings = {**result.meta.get("timings", {}), "compute": self._clock() - began}
+        return dataclasses.replace(result, meta={**result.meta, "device": self._device.name, "timings": timings})
+
+    @contextmanager
+    def _on_device(self, what: str) -> Iterator[None]:
+        try:
+            with self._device.using():
+                yield
+        except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+            # Without its traceback, whose frames hold on to the tensors that did not fit.
+            detail = str(error).splitlines()[0] if str(error) else "no more can be allocated"
+        else:
+            return
+        gc.collect()
+        raise OutOfMemory(
+            f"{self._device.name} is out of memory ({what}: {detail}); ask for less at once: fewer samples a request, "
+            f"a slice of timesteps or units, or a vjp"
+        )
+
+    def _open(self, ref: ModelRef) -> Any:
+        if ref.path is None:
+            return self._engine.Model(self._live[ref.name], ref.name, ref.version, live=True)
+        return self._engine.Model(screening.load_keras(ref.path), ref.name, ref.version)
+
+
+def _weigh(ref: ModelRef) -> int:
+    return screening.weigh(ref.path) if ref.path is not None else 0
+
+
+def _register_cells(modules: Sequence[str]) -> None:
+    """Imports what registers custom Keras classes: installed packages that say so, then the modules named."""
+    for plugin in entry_points(group=CELLS):
+        try:
+            plugin.load()
+        except Exception:  # somebody else's package: without it only the models that need it fail
+            log.exception("the entry point %s = %s cannot be loaded", plugin.name, plugin.value)
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise Internal(f"--import {module}: {type(error).__name__}: {error}") from error

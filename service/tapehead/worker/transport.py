@@ -1,0 +1,210 @@
+"""Trees of values across a UNIX socket: small things in a msgpack header, large arrays in shared memory.
+
+A message is
+
+    prefix     header length (uint32), shared bytes (uint64), little-endian
+    header     msgpack; an array is an extension that holds its dtype's name, its shape, and its bytes or their offset
+    descriptor if there are shared bytes: one memfd with every large array, sent with the prefix (SCM_RIGHTS)
+
+The receiver maps the descriptor read-only and hands out views: large arrays are copied once, on the way out, and are
+unmapped when the last view is gone. Memory of this kind has no name, so nothing is left behind when a process dies,
+and it is not bounded by the size of /dev/shm (64 MB in a container). Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import mmap
+import os
+import socket
+import struct
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+INLINE_BYTES = 1 << 16
+"""Arrays up to this size travel in the header: below it, a system call costs more than a copy."""
+
+_PREFIX = struct.Struct("<IQ")
+_ARRAY = 1
+_ALIGNMENT = 64
+_RECEIVE_BYTES = 1 << 18
+_NOT_INHERITED = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A message ready to go: its prefix and header, and the arrays that go into shared memory, by their offset."""
+
+    head: bytes
+    shared: tuple[tuple[int, Array], ...]
+    size: int
+
+    def memory(self) -> int | None:
+        """A new descriptor of shared memory that holds the arrays, which the caller closes; None if there are none."""
+        if not self.size:
+            return None
+        descriptor = _nameless_memory()
+        try:
+            os.ftruncate(descriptor, self.size)
+            for offset, array in self.shared:
+                _write(descriptor, array, offset)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+def pack(tree: Any) -> Parcel:
+    """A tree of maps, lists, text, bytes, numbers, None and arrays, packed.
+
+    Raises:
+        TypeError: the tree holds something else.
+    """
+    shared: list[tuple[int, Array]] = []
+    header = msgpack.packb(tree, default=functools.partial(_pack_other, shared=shared), unicode_errors="surrogatepass")
+    size = _end(shared)
+    return Parcel(_PREFIX.pack(len(header), size) + header, tuple(shared), size)
+
+
+def unpack(header: bytes | bytearray | memoryview, memory: mmap.mmap | None) -> Any:
+    """The tree that was packed; tuples come back as lists, arrays read-only and over `memory` if they were large."""
+
+    def revive(code: int, data: bytes) -> Any:
+        assert code == _ARRAY, f"unknown extension {code}"
+        name, shape, where = msgpack.unpackb(data)
+        if isinstance(where, bytes):
+            return np.frombuffer(where, _dtype(name)).reshape(shape)
+        assert memory is not None
+        return np.frombuffer(memory, _dtype(name), math.prod(shape), where).reshape(shape)
+
+    return msgpack.unpackb(header, ext_hook=revive, unicode_errors="surrogatepass")
+
+
+class Inbox:
+    """Bytes and descriptors as they arrive -> whole messages. No I/O of its own."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._descriptors: deque[int] = deque()
+
+    def feed(self, data: bytes, descriptors: Iterable[int] = ()) -> list[Any]:
+        """The messages that `data` completes, in order; a descriptor belongs to the first prefix that wants one."""
+        self._bytes += data
+        self._descriptors.extend(descriptors)
+        messages = []
+        while (header_and_size := self._next()) is not None:
+            header, size = header_and_size
+            messages.append(unpack(header, _mapped(self._descriptors.popleft(), size) if size else None))
+        return messages
+
+    def close(self) -> None:
+        """Closes the descriptors of messages that never became whole."""
+        while self._descriptors:
+            os.close(self._descriptors.popleft())
+
+    def _next(self) -> tuple[bytes, int] | None:
+        if len(self._bytes) < _PREFIX.size:
+            return None
+        length, size = _PREFIX.unpack_from(self._bytes)
+        end = _PREFIX.size + length
+        if len(self._bytes) < end:
+            return None
+        header = bytes(memoryview(self._bytes)[_PREFIX.size : end])
+        del self._bytes[:end]
+        return header, size
+
+
+def receive(connection: socket.socket, inbox: Inbox) -> list[Any] | None:
+    """The messages that one read completes, perhaps none; None when the other end is closed."""
+    data, descriptors, _, _ = socket.recv_fds(connection, _RECEIVE_BYTES, 4, _NOT_INHERITED)
+    return inbox.feed(data, descriptors) if data else None
+
+
+def send(connection: socket.socket, tree: Any) -> None:
+    """Sends one message on a blocking socket."""
+    parcel = pack(tree)
+    memory = parcel.memory()
+    try:
+        sent = send_start(connection, parcel.head, memory)
+        connection.sendall(memoryview(parcel.head)[sent:])
+    finally:
+        if memory is not None:
+            os.close(memory)
+
+
+def send_start(connection: socket.socket, head: bytes, memory: int | None) -> int:
+    """Sends the descriptor with as much of the head as goes at once, and says how many bytes that were."""
+    return connection.send(head) if memory is None else socket.send_fds(connection, [head], [memory])
+
+
+def _pack_other(value: Any, shared: list[tuple[int, Array]]) -> Any:
+    for kind, packer in _PACKERS.items():
+        if isinstance(value, kind):
+            return packer(value, shared)
+    raise TypeError(f"a {type(value).__name__} does not cross between processes")
+
+
+def _pack_array(array: Array, shared: list[tuple[int, Array]]) -> msgpack.ExtType:
+    if array.dtype.hasobject:
+        raise TypeError("an array of Python objects does not cross between processes")
+    native = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+    if native.nbytes <= INLINE_BYTES:
+        where: bytes | int = native.tobytes()
+    else:
+        where = -(-_end(shared) // _ALIGNMENT) * _ALIGNMENT
+        shared.append((where, native))
+    return msgpack.ExtType(_ARRAY, msgpack.packb((native.dtype.name, native.shape, where)))
+
+
+_PACKERS: Mapping[type, Callable[[Any, list[tuple[int, Array]]], Any]] = {
+    np.ndarray: _pack_array,
+    np.generic: lambda value, _: value.item(),
+    Mapping: lambda value, _: dict(value),
+}
+
+
+def _end(shared: list[tuple[int, Array]]) -> int:
+    return shared[-1][0] + shared[-1][1].nbytes if shared else 0
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    """A dtype by name. NumPy itself knows none of TensorFlow's small floats; ml_dtypes, which comes with it, does."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes
+
+        kind: type[Any] = getattr(ml_dtypes, name)
+        return np.dtype(kind)
+
+
+def _nameless_memory() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("tapehead", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:  # macOS: a file that has no name any more is the nearest thing
+        return os.dup(file.fileno())
+
+
+def _write(descriptor: int, array: Array, offset: int) -> None:
+    # Written rather than copied into a mapping: the kernel fills fresh pages faster than a process faults them in.
+    rest = array.reshape(-1).view(np.uint8).data
+    while rest:
+        written = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[written:], offset + written
+
+
+def _mapped(descriptor: int, size: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
+    finally:
+        os.close(descriptor)
