@@ -1,0 +1,72 @@
+"""The application: routes, the envelope around them, and the fleet's life, put together.
+
+    Envelope (id, key, last resort, log, figures)
+      -> FastAPI's router -> routes/ (one short function an endpoint)
+        -> asking.py (read, ask the fleet, write, within the request's time)
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from tapehead.scheduling import Fleet
+from tapehead.server.envelope import Envelope
+from tapehead.server.metrics import Metrics
+from tapehead.server.openapi import PROBLEMS
+from tapehead.server.problems import HANDLERS
+from tapehead.server.routes import ROUTERS
+from tapehead.server.service import Service
+from tapehead.server.settings import Settings
+from tapehead.version import VERSION
+
+_DESCRIPTION = (
+    "Bodies are application/vnd.msgpack or application/json in the same schema; the reply follows Accept, else the "
+    "request's own type. Errors are application/problem+json. The paths under /v2 are the Open Inference Protocol's; "
+    "operations are an extension of it."
+)
+
+
+def create_app(
+    settings: Settings,
+    fleet: Fleet,
+    *,
+    patient: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
+    make_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+) -> FastAPI:
+    """The ASGI application that serves `fleet`, which lives as long as the application's lifespan.
+
+    A `patient` one has started only when its workers have, or fails with why they cannot.
+    """
+    metrics = fleet.observer = Metrics(fleet)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await fleet.start()
+        try:
+            if patient:
+                await fleet.settled()
+            yield
+        finally:
+            await fleet.close()
+
+    app = FastAPI(
+        title="Tapehead",
+        version=VERSION,
+        description=_DESCRIPTION,
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        exception_handlers=HANDLERS,
+        responses=PROBLEMS,
+    )
+    app.state.service = Service(settings, fleet, metrics, VERSION, clock)
+    app.add_middleware(Envelope, settings=settings, metrics=metrics, clock=clock, make_id=make_id)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app

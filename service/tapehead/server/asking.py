@@ -1,0 +1,146 @@
+"""One question on its way through the server: read, asked of the fleet, answered, all within its time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HTTPRequest
+
+from tapehead.errors import BadParameter, Deadline, UnknownModel
+from tapehead.operations import Request, Result
+from tapehead.server import bodies
+from tapehead.server.service import Service, serving
+from tapehead.worker.protocol import ModelRef
+
+T = TypeVar("T")
+
+GRACE_S = 0.25
+"""What the whole exchange has over the fleet, which knows best what it waited for in vain and so speaks first."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One question while it is being answered. `timings` holds the seconds of each stage so far."""
+
+    http: HTTPRequest
+    operation: str
+    service: Service
+    timer: asyncio.Timeout
+    timings: dict[str, float] = field(default_factory=dict)
+
+    async def read(self, decode: Callable[[bytes], T]) -> T:
+        """The body, decoded."""
+        body = await bodies.read(self.http, self.service.settings.body_limit)
+        with self._stage("decode"):
+            return await bodies.off_loop(len(body), decode, body)
+
+    async def ask(self, model: str, version: str | None, request: Request) -> tuple[Result, ModelRef]:
+        """What the fleet answers; given up when the client goes away."""
+        asked = self.service.fleet.ask(
+            model,
+            read_version(model, version),
+            self.operation,
+            request,
+            id=self.http.scope["request_id"],
+            deadline_s=self._left(),
+        )
+        result, ref = await _while_connected(self.http, asked)
+        self.timings.update(result.meta.get("timings", {}))
+        return replace(result, meta={**result.meta, "timings": dict(self.timings)}), ref
+
+    async def write(self, result: Result, encode: Callable[[], T]) -> T:
+        """The answer, encoded."""
+        size = sum(tensor.nbytes for tensor in result.tensors.values())
+        with self._stage("encode"):
+            return await bodies.off_loop(size, encode)
+
+    @property
+    def server_timing(self) -> dict[str, str]:
+        """The stages' times as a header, in milliseconds (W3C Server Timing)."""
+        return {"Server-Timing": ", ".join(f"{stage};dur={t * 1e3:.3f}" for stage, t in self.timings.items())}
+
+    def _left(self) -> float:
+        ends = self.timer.when()
+        assert ends is not None
+        return max(0.0, ends - GRACE_S - asyncio.get_running_loop().time())
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        started = self.service.clock()
+        yield
+        self.timings[name] = self.service.clock() - started
+        self.service.metrics.stage(self.operation, name, self.timings[name])
+
+
+@asynccontextmanager
+async def asking(http: HTTPRequest, operation: str) -> AsyncIterator[Asking]:
+    """The question that `http` asks; what is not over in the request's time ends here.
+
+    Raises:
+        Deadline: the time is over.
+    """
+    service = serving(http)
+    seconds = time_limit(http.headers.get("x-request-timeout"), service.settings.deadline)
+    timer = asyncio.timeout(seconds + GRACE_S)
+    try:
+        async with timer:
+            yield Asking(http, operation, service, timer)
+    except TimeoutError:
+        if not timer.expired():
+            raise
+        raise Deadline(f"not answered within {seconds:g} s") from None
+
+
+def time_limit(asked: str | None, longest: float) -> float:
+    """The seconds a request has: as many as it asks for, at most `longest`.
+
+    Raises:
+        BadParameter: it asks for no such number.
+    """
+    if asked is None:
+        return longest
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise BadParameter(f"X-Request-Timeout is {asked!r}; send seconds, over 0")
+    return min(seconds, longest)
+
+
+def read_version(model: str, version: str | None) -> int | None:
+    """A version as a path names it; None, the highest, where it does not.
+
+    Raises:
+        UnknownModel: it is no version.
+    """
+    if version is None:
+        return None
+    if not (version.isascii() and version.isdecimal() and len(version) <= 18):
+        raise UnknownModel(f"{model!r} has no version {version!r}; versions are whole numbers")
+    return int(version)
+
+
+async def _while_connected(http: HTTPRequest, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives; it is cancelled when the client goes away, or the caller is."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(http))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnected(http: HTTPRequest) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass

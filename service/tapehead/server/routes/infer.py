@@ -1,0 +1,32 @@
+"""A model's outputs: in the Open Inference Protocol, or in Tapehead's own schema where the body is msgpack."""
+
+from fastapi import APIRouter, Request, Response
+
+from tapehead.operations import INFER
+from tapehead.server import media, oip
+from tapehead.server.asking import asking
+from tapehead.server.routes.operations import answer
+
+router = APIRouter(prefix="/v2/models", include_in_schema=False)
+
+
+@router.post("/{model}/infer")
+@router.post("/{model}/versions/{version}/infer")
+async def infer(request: Request, model: str, version: str | None = None) -> Response:
+    """Runs a model."""
+    if media.is_msgpack(request.headers.get("content-type")):
+        return await answer(request, model, INFER.name, version)
+    media.request_type(request.headers.get("content-type"), (media.JSON, media.OCTETS), missing=media.JSON)
+    media.reply_type(request.headers.get("accept"), media.JSON, (media.JSON, media.OCTETS))
+    return await _protocol(request, model, version)
+
+
+async def _protocol(request: Request, model: str, version: str | None) -> Response:
+    header_length = request.headers.get(oip.HEADER_LENGTH)
+    async with asking(request, INFER.name) as question:
+        inference = await question.read(lambda body: oip.read(body, header_length))
+        result, ref = await question.ask(model, version, inference.request)
+        body, head = await question.write(result, lambda: oip.write(inference, result, ref.name, ref.version))
+    if head is None:
+        return Response(body, headers=question.server_timing, media_type=media.JSON)
+    return Response(body, headers={**question.server_timing, oip.HEADER_LENGTH: str(head)}, media_type=media.OCTETS)

@@ -1,0 +1,108 @@
+"""Serving: one process that speaks HTTP, and a child process for each device.
+
+It stops in two steps. On SIGTERM or SIGINT it goes on answering, so that what it took is finished and its readiness and
+refusals (503 `draining`) can be seen; when nothing is left, or the time is over, connections are closed and it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import logging.config
+import os
+import socket
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from tapehead.scheduling import Fleet
+from tapehead.server.app import create_app
+from tapehead.server.hiring import child_fleet
+from tapehead.server.settings import Settings, refusal
+
+CANNOT_START = 2
+LAST_BYTES_S = 2
+"""What is kept of the graceful time for replies that are still on their way when all work is done."""
+
+_log = logging.getLogger("tapehead.server")
+
+
+def serve(settings: Settings) -> int:
+    """Serves until told to stop; the exit status of the process."""
+    logging.config.dictConfig(_logging(settings.log_level))
+    reason = refusal(settings)
+    if reason is not None:
+        return _cannot_start(reason)
+    try:
+        fleet = child_fleet(settings, os.environ)
+        listener = _listen(settings.host, settings.port)
+    except OSError as error:
+        return _cannot_start(str(error))
+    with listener:
+        server = Server(_config(create_app(settings, fleet), settings), fleet, settings.graceful)
+        host, port = listener.getsockname()[:2]
+        _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        server.run([listener])
+    return 0
+
+
+def _cannot_start(reason: str) -> int:
+    _log.error("cannot start: %s", reason)
+    return CANNOT_START
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which finishes what it took before it closes its doors."""
+
+    def __init__(self, config: uvicorn.Config, fleet: Fleet, graceful: float) -> None:
+        super().__init__(config)
+        self.fleet = fleet
+        self.graceful = graceful
+        self.told = 0
+        self.draining: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
+        """Notes that the process is told to stop; told twice, it stops at once."""
+        self.told += 1
+
+    async def on_tick(self, counter: int) -> bool:
+        """Moves the stop on, ten times a second."""
+        if self.told and self.draining is None:
+            _log.info("stopping: finishing what was taken, for at most %g s; told again, at once", self.graceful)
+            self.draining = asyncio.create_task(self.fleet.drain(max(0.0, self.graceful - LAST_BYTES_S)))
+        if self.told > 1:
+            self.config.timeout_graceful_shutdown = 0
+        if self.told > 1 or (self.draining is not None and self.draining.done()):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        timeout_keep_alive=round(settings.keep_alive),
+        timeout_graceful_shutdown=LAST_BYTES_S,
+        lifespan="on",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+
+
+def _logging(level: str) -> dict[str, object]:
+    """Everything on standard error, in one form."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"level": "WARNING", "handlers": ["stderr"]},
+        "loggers": {"tapehead": {"level": level.upper()}},
+    }
