@@ -1,0 +1,205 @@
+"""The command `tapehead`: demo, serve, doctor.
+
+Every flag has a twin in the environment (`--answer-limit`, `TAPEHEAD_ANSWER_LIMIT`); a flag that is given wins. This is
+the one place that reads the environment for the server. What a command needs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tapehead.errors import TapeheadError
+from tapehead.version import VERSION
+
+OK, FAILED, MISUSED = 0, 1, 2
+
+_SERVER = ("fastapi", "uvicorn", "prometheus_client", "keras", "tensorflow")
+_PICTURES = ("matplotlib",)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A flag and its twin in the environment. `read` makes the value of a text and raises ValueError."""
+
+    name: str
+    read: Callable[[str], Any]
+    default: Any
+    doc: str
+    flag: str
+    variable: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its options, the libraries it needs, and what it does. `positional` is an option without a flag."""
+
+    name: str
+    doc: str
+    options: Callable[[], Sequence[Option]]
+    needs: Sequence[str]
+    run: Callable[[Mapping[str, Any]], int]
+    positional: str = ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit status: 0 well, 1 failed, 2 asked for wrongly, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    given = _parser().parse_args(arguments)
+    command = COMMANDS[given.command]
+    try:
+        values = {option.name: _value(option, getattr(given, option.name)) for option in command.options()}
+    except ValueError as error:
+        return _complain(command.name, str(error), MISUSED)
+    missing = [name for name in command.needs if importlib.util.find_spec(name) is None]
+    if missing:
+        return _complain(command.name, f"{missing[0]} is not installed: pip install 'tapehead[server]'", FAILED)
+    try:
+        return command.run(values)
+    except TapeheadError as error:
+        return _complain(command.name, f"{error.code}: {error.detail}", FAILED)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _serve(values: Mapping[str, Any]) -> int:
+    settings = dict(values)
+    if settings["models_dir"] is None:
+        settings |= _demo_models(settings["imports"])
+    elif not Path(settings["models_dir"]).is_dir():
+        return _complain("serve", f"{settings['models_dir']} is no folder", MISUSED)
+    from tapehead.server.run import serve
+    from tapehead.server.settings import Settings
+
+    return serve(Settings(**settings))
+
+
+def _demo_models(imports: tuple[str, ...]) -> dict[str, Any]:
+    """The settings that serve the models Tapehead ships with; says so."""
+    from tapehead.demo import IMPORTS, models_folder
+
+    folder = models_folder()
+    names = ", ".join(sorted(path.stem for path in folder.glob("*.keras")))
+    print(f"tapehead serve: no folder given, so these are the demo's models: {names}", file=sys.stderr, flush=True)
+    return {"models_dir": str(folder), "imports": (*imports, *IMPORTS)}
+
+
+def _demo(values: Mapping[str, Any]) -> int:
+    from tapehead.demo.run import run
+
+    return run(Path(values["out"]), keep=values["keep"])
+
+
+def _doctor(_: Mapping[str, Any]) -> int:
+    from tapehead.doctor import findings
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    failed = False
+    for finding in findings():
+        print(f"{finding.verdict:<5} {finding.name:<20} {finding.detail}", flush=True)
+        failed = failed or finding.verdict == "FAIL"
+    return FAILED if failed else OK
+
+
+def _serve_options() -> Sequence[Option]:
+    from tapehead.server.settings import SETTINGS
+
+    flags = {"imports": "--import"}
+    return [
+        Option(one.name, one.read, one.default, one.doc, flags.get(one.name, one.flag), one.variable) for one in SETTINGS
+    ]
+
+
+def _demo_options() -> Sequence[Option]:
+    from tapehead.server.settings import read_bool
+
+    return (
+        Option("out", str, "tapehead-demo", "folder for the pictures", "--out", "TAPEHEAD_OUT"),
+        Option("keep", read_bool, False, "leave the server running until Ctrl-C", "--keep", "TAPEHEAD_KEEP"),
+    )
+
+
+COMMANDS: Mapping[str, Command] = {
+    command.name: command
+    for command in (
+        Command(
+            "demo",
+            "start a server of its own, ask trained models for derivatives, draw two pictures",
+            _demo_options,
+            (*_SERVER, *_PICTURES),
+            _demo,
+        ),
+        Command(
+            "serve",
+            "serve a folder of models over HTTP; without a folder, the demo's models",
+            _serve_options,
+            _SERVER,
+            _serve,
+            positional="models_dir",
+        ),
+        Command("doctor", "tell what this machine has, and try one real Jacobian", tuple, (), _doctor),
+    )
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tapehead", description="Derivatives of any tensor inside a recurrent Keras model, over HTTP."
+    )
+    parser.add_argument("--version", action="version", version=f"tapehead {VERSION}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS.values():
+        sentence = f"{command.doc[0].upper()}{command.doc[1:]}."
+        one = commands.add_parser(command.name, help=command.doc, description=sentence)
+        for option in command.options():
+            _add(one, option, positional=option.name == command.positional)
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, option: Option, *, positional: bool) -> None:
+    """One option: a switch, a flag that may be given again and again, or a flag with a value. None: not given."""
+    doc = f"{option.doc} [{option.variable}{_shown(option.default)}]".replace("%", "%%")
+    if positional:
+        parser.add_argument(option.name, nargs="?", metavar=option.name.upper(), help=doc)
+    elif isinstance(option.default, bool):
+        parser.add_argument(option.flag, dest=option.name, action="store_const", const="true", help=doc)
+    elif isinstance(option.default, tuple):
+        parser.add_argument(option.flag, dest=option.name, action="append", metavar="NAME", help=doc)
+    else:
+        parser.add_argument(option.flag, dest=option.name, metavar="VALUE", help=doc)
+
+
+def _value(option: Option, given: str | list[str] | None) -> Any:
+    """The option's value: of its flag, else of its twin in the environment, else its default.
+
+    Raises:
+        ValueError: the text cannot be read; the message names the flag or the variable.
+    """
+    source, text = option.flag, ",".join(given) if isinstance(given, list) else given
+    if text is None:
+        source, text = option.variable, os.environ.get(option.variable)
+    if not text:
+        return option.default
+    try:
+        return option.read(text)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _shown(default: Any) -> str:
+    """A default as help tells it; large sizes in MiB."""
+    if isinstance(default, int) and default >= 2**20:
+        default = f"{default // 2**20}MiB"
+    return "" if default in (None, (), False) else f", {default}"
+
+
+def _complain(command: str, reason: str, status: int) -> int:
+    print(f"tapehead {command}: {reason}", file=sys.stderr)
+    return status
