@@ -1,0 +1,82 @@
+"""What the walk carries: values with their masks, the nudges to add, and what was found at each point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+Array = Any
+Weight = Callable[[str], Array]
+Gate = Callable[[str, Array], Array]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What flows along an edge of the graph: a value, and the Keras mask that travels with it."""
+
+    value: Array
+    mask: Array | None = None
+
+
+class Book(Protocol):
+    """How cells and plain layers compute, and the array functions to compute with."""
+
+    xp: Any
+
+    def cell(self, cell: Any, x: Array, states: list[Array], weight: Weight, gate: Gate) -> tuple[Array, list[Array]]:
+        """A step of a cell: what it gives out and its next states; each gate is passed through `gate`."""
+
+    def layer(self, layer: Any, arguments: list[Signal], weight: Weight) -> Array:
+        """What a layer without a recurrence gives out."""
+
+
+@dataclass
+class Run:
+    """One forward pass: what to add at which point, and what was found there.
+
+    `nudges` and `initial` are by point. `held` are the masks an earlier run made, by the layer that made them; without
+    them the run makes its own. `order` tells the recurrent points: +1, or -1 where time runs backwards.
+    """
+
+    book: Book
+    nudges: Mapping[str, Array] = field(default_factory=dict)
+    initial: Mapping[str, Array] = field(default_factory=dict)
+    held: Mapping[str, Array] | None = None
+    values: dict[str, Array] = field(default_factory=dict)
+    valid: dict[str, Array | None] = field(default_factory=dict)
+    order: dict[str, int] = field(default_factory=dict)
+    masks: dict[str, Array] = field(default_factory=dict)
+
+    def nudged(self, point: str, value: Array, t: int | None = None) -> Array:
+        """The value with the nudge of its point, if any: the whole nudge, or that of timestep `t`."""
+        nudge = self.nudges.get(point)
+        if nudge is None:
+            return value
+        return value + (nudge if t is None else nudge[..., t, :])
+
+    def at(self, point: str, signal: Signal) -> Signal:
+        """A signal nudged and recorded under its name."""
+        self.values[point] = self.nudged(point, signal.value)
+        self.valid[point] = signal.mask
+        return Signal(self.values[point], signal.mask)
+
+    def weights_of(self, layer: Any, path: str) -> Weight:
+        """A reader of a layer's weights by attribute (a dot reaches into a sublayer), each nudged and recorded."""
+
+        def weight(name: str) -> Array | None:
+            found = layer
+            for part in name.split("."):
+                found = getattr(found, part)
+            if found is None:
+                return None
+            return self.at(f"{path}/{name.replace('.', '/')}", Signal(np.asarray(found))).value
+
+        return weight
+
+    def held_mask(self, path: str, mask: Array) -> Array:
+        """The mask as it was first chosen, whatever a nudge would make of it."""
+        self.masks[path] = mask if self.held is None else self.held[path]
+        return self.masks[path]

@@ -1,0 +1,447 @@
+"""Every derivative equals an independent autodiff of hand-unrolled cells, and central differences of Keras's own.
+
+Models and inputs are in float64. The oracle (tests/oracle) shares no code with the engine; it is itself held against
+Keras in tests/oracle/test_oracle.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import architectures
+import tapehead
+from architectures import GRU, LSTM, RNN, Bidirectional, LSTMCell, SimpleRNN, SimpleRNNCell, TwoState
+from oracle import Answer, Oracle
+from oracle.agreement import DIFFERENCES_TOLERANCE, assert_agree
+from oracle.cases import Case, case, case_with_lengths, differences
+
+EVERY = list(architectures.ARCHITECTURES)
+ONE_INPUT = [name for name in EVERY if name not in architectures.SEVERAL_INPUTS]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[tapehead.Client]:
+    models = {name: case(name).model for name in EVERY}
+    with tapehead.Client(models=models, timeout=None) as client:
+        yield client
+
+
+def grid(model: Any, here: Case, **options: Any) -> dict[tuple[str, str], np.ndarray]:
+    """The Jacobians of all states and outputs with respect to all inputs, states and initial states."""
+    of, wrt = [*here.states, *here.outputs], [*here.sequences, *here.states, *here.initial]
+    tensors = model.jacobian(here.inputs, of=of, wrt=wrt, **options).tensors
+    assert set(tensors) == {f"{o} / {w}" for o in of for w in wrt}
+    return {(o, w): tensors[f"{o} / {w}"] for o in of for w in wrt}
+
+
+def where_valid(answer: Answer, of: str, values: np.ndarray) -> np.ndarray:
+    """With zeros where an output is of an invalid timestep: it produces nothing there. A state repeats its last."""
+    if f"{of}.final" in answer.values or of not in answer.valid:
+        return values
+    return values * answer.valid[of].reshape(*answer.valid[of].shape, *[1] * (values.ndim - 2))
+
+
+# -------------------------------------------------------------------------------------------- every architecture, whole
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_state_is_that_of_the_oracle(client: tapehead.Client, name: str) -> None:
+    here = case(name)
+    points = [*here.states, *here.gates, *here.initial, *here.outputs]
+    found = client.model(name).states(here.inputs, points=points, final_states=True)
+    for point in [*points, *(f"{state}.final" for state in here.states)]:
+        expected = where_valid(here.answer, point, here.answer.value(point))
+        assert_agree(where_valid(here.answer, point, found.tensors[point]), expected, point)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_jacobian_is_that_of_the_oracle_and_of_central_differences(client: tapehead.Client, name: str) -> None:
+    here, stepped = case(name), differences(name)
+    for (of, wrt), found in grid(client.model(name), here).items():
+        found = where_valid(here.answer, of, found)
+        expected = where_valid(here.answer, of, here.answer.jacobian(of, wrt))
+        assert_agree(found, expected, f"{of} / {wrt}")
+        assert not found[expected == 0].any(), f"{of} / {wrt} is not exactly zero where nothing depends"
+        near = where_valid(here.answer, of, stepped.jacobian(of, wrt))
+        if expected.any():
+            assert_agree(found, near, f"{of} / {wrt} by differences", DIFFERENCES_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ONE_INPUT)
+def test_with_lengths_every_jacobian_is_that_of_each_sequence_alone(client: tapehead.Client, name: str) -> None:
+    here = case_with_lengths(name)
+    for (of, wrt), found in grid(client.model(name), here, lengths=[5, 3, 1]).items():
+        expected = where_valid(here.answer, of, here.answer.jacobian(of, wrt))
+        assert_agree(where_valid(here.answer, of, found), expected, f"{of} / {wrt}")
+
+
+# ---------------------------------------------------------------------------------------------- chosen timesteps, units
+
+CHOICES = [
+    ("lstm_sequence", "lstm.h[-1]", "inputs"),
+    ("lstm_sequence", "lstm.h[2]", "inputs[1]"),
+    ("lstm_sequence", "lstm.c[-1]", "lstm.h[0]"),
+    ("lstm_sequence", "lstm.h[:]", "inputs[:, 1]"),
+    ("lstm_sequence", "lstm.h[:, 1]", "lstm.c[1]"),
+    ("lstm_sequence", "lstm.h[-1, 2]", "lstm.c[0, 1]"),
+    ("lstm_sequence", "lstm.c[1:5:2]", "inputs[::2]"),
+    ("lstm_sequence", "lstm.h[-3:-1, 0:2]", "lstm.h[-4:]"),
+    ("lstm_sequence", "lstm.h[..., 1]", "lstm.c.initial[0]"),
+    ("lstm_sequence", "lstm.h[::-1]", "inputs[3:0:-1]"),
+    ("lstm_sequence", "lstm.h[2]", "lstm.h[2]"),
+    ("lstm_sequence", "lstm.h[2]", "lstm.c[2]"),
+    ("lstm_sequence", "lstm.c[2]", "lstm.h[2]"),
+    ("lstm_sequence", "lstm.h.final", "inputs[-1]"),
+    ("lstm_sequence", "outputs[2, 1]", "lstm.h[2]"),
+    ("lstm_sequence", "lstm.h[-1]", "lstm[2]"),
+    ("lstm_sequence", "outputs[2]", "lstm[2]"),
+    ("lstm", "outputs[0]", "lstm.h[-1]"),
+    ("lstm", "lstm.h[-1]", "lstm.forget_gate[1:3]"),
+    ("gru", "outputs", "gru.reset_gate"),
+    ("gru_reset_before", "gru.candidate[-1]", "gru.reset_gate[:, 0]"),
+    ("gru", "gru.h[3]", "gru.h.initial"),
+    ("lstm_backwards", "lstm.h[0]", "inputs[-2:]"),
+    ("lstm_backwards", "lstm.c[1]", "lstm.h[3]"),
+    ("two_state_text", "rnn.h[-1]", "rnn.h[0]"),
+    ("two_state_text", "outputs[1:3]", "rnn.c[1]"),
+    ("two_state_text", "rnn[2]", "rnn.h[2]"),
+    ("stacked_cells", "rnn.cells.2.h[-1]", "rnn.cells.0.c[1]"),
+    ("stacked_cells", "rnn.cells.1.h[2]", "rnn.cells.0.h[2]"),
+    ("bidirectional_mul", "outputs[1]", "bi.backward.h[3]"),
+    ("bidirectional_mul", "bi.backward.c[0]", "inputs[4]"),
+    ("bidirectional_none", "bi.output.1", "bi.backward.h[0]"),
+    ("stack", "rnn.h[-1]", "lstm.c[2]"),
+    ("stack", "gru.h[1:4]", "lstm.h[:, 0]"),
+    ("nested", "lstm.h[-1]", "encoder.gru.h[2]"),
+    ("encoder_decoder", "outputs[0]", "encoder.h[1]"),
+    ("encoder_decoder", "decoder.h[2]", "source[3]"),
+    ("encoder_decoder", "decoder.c[-1]", "decoder.h.initial"),
+]
+
+
+@pytest.mark.parametrize(("name", "of", "wrt"), CHOICES)
+def test_an_index_takes_that_part_of_the_jacobian(client: tapehead.Client, name: str, of: str, wrt: str) -> None:
+    here = case(name)
+    found = client.model(name).jacobian(here.inputs, of=of, wrt=wrt).value
+    assert_agree(found, here.answer.jacobian(of, wrt), f"{of} / {wrt}")
+
+
+@pytest.mark.parametrize(
+    ("of", "wrt"),
+    [
+        ("lstm.h[-1]", "inputs"),
+        ("lstm.h[-1]", "inputs[-1]"),
+        ("lstm.c[-1]", "lstm.h[0]"),
+        ("lstm.h[-1:]", "lstm.c.initial"),
+        ("lstm.h[4]", "lstm.h[-1]"),
+        ("lstm.h.final", "inputs"),
+    ],
+)
+def test_a_negative_index_counts_from_each_sequences_own_end(client: tapehead.Client, of: str, wrt: str) -> None:
+    here = case_with_lengths("lstm_sequence")
+    found = client.model("lstm_sequence").jacobian(here.inputs, of=of, wrt=wrt, lengths=[5, 3, 1])
+    assert_agree(found.value, here.answer.jacobian(of, wrt), f"{of} / {wrt}")
+    np.testing.assert_array_equal(found.meta["valid"], here.answer.valid["lstm.h"])
+
+
+@pytest.mark.parametrize("name", ["masked_lstm", "masked_stack", "embedding_gru"])
+def test_a_negative_index_counts_from_the_last_timestep_that_the_model_does_not_mask(
+    client: tapehead.Client, name: str
+) -> None:
+    here = case(name)
+    layer, wrt = here.states[-1], here.sequences[0]
+    found = client.model(name).jacobian(here.inputs, of=f"{layer}[-1]", wrt=wrt)
+    assert_agree(found.value, here.answer.jacobian(f"{layer}[-1]", wrt), layer)
+    np.testing.assert_array_equal(found.meta["valid"], here.answer.valid[layer])
+
+
+# ----------------------------------------------------------------------------------------------------------------- lags
+
+LAGS = [
+    ("lstm_sequence", "lstm.h", "lstm.h"),
+    ("lstm_sequence", "lstm.c", "lstm.h"),
+    ("lstm_sequence", "lstm.h", "inputs"),
+    ("lstm_backwards", "lstm.h", "lstm.c"),
+    ("gru_reset_before", "gru.h", "gru.h"),
+    ("two_state_text", "rnn.c", "rnn.h"),
+    ("stacked_cells", "rnn.cells.1.h", "rnn.cells.0.h"),
+    ("bidirectional_mul", "bi.backward.h", "bi.backward.h"),
+    ("stack", "gru.h", "lstm.h"),
+    ("side_by_side", "top.h", "right.h"),
+    ("masked_lstm", "lstm.h", "lstm.c"),
+    ("masked_lstm", "lstm.h", "inputs"),
+    ("masked_bidirectional", "bi.backward.h", "bi.backward.c"),
+    ("masked_backwards", "lstm.h", "lstm.h"),
+]
+
+
+@pytest.mark.parametrize("lag", [0, 1, 2, 4])
+@pytest.mark.parametrize(("name", "of", "wrt"), LAGS)
+def test_a_lag_pairs_each_timestep_with_the_valid_one_so_many_before(
+    client: tapehead.Client, name: str, of: str, wrt: str, lag: int
+) -> None:
+    here = case(name)
+    found = client.model(name).jacobian(here.inputs, of=of, wrt=wrt, lag=lag).value
+    assert_agree(found, here.answer.lag(of, wrt, lag), f"{of} / {wrt}, lag {lag}")
+
+
+@pytest.mark.parametrize("lag", [0, 1, 3, 7])
+@pytest.mark.parametrize("name", ["lstm_sequence", "lstm_backwards"])
+def test_a_lag_stays_within_each_sequences_length(client: tapehead.Client, name: str, lag: int) -> None:
+    here = case_with_lengths(name)
+    found = client.model(name).jacobian(here.inputs, of="lstm.h[:]", wrt="lstm.c[:]", lag=lag, lengths=[5, 3, 1])
+    assert_agree(found.value, here.answer.lag("lstm.h[:]", "lstm.c", lag), f"lag {lag}")
+
+
+def test_a_time_slice_of_a_lag_goes_on_of(client: tapehead.Client) -> None:
+    here = case("lstm_sequence")
+    found = client.model("lstm_sequence").jacobian(here.inputs, of="lstm.h[1:4, 1]", wrt="lstm.h", lag=1)
+    assert_agree(found.value, here.answer.lag("lstm.h[1:4, 1]", "lstm.h", 1))
+
+
+# ---------------------------------------------------------------------------------------------------- products, batches
+
+PRODUCTS = [
+    ("simple_rnn", "rnn.h[-1]", "inputs"),
+    ("lstm_sequence", "lstm.h", "inputs"),
+    ("lstm_sequence", "lstm.c[1:4, 0]", "lstm.h.initial"),
+    ("gru", "outputs", "gru.h"),
+    ("two_state_code", "rnn.c[-1]", "rnn.h"),
+    ("bidirectional_ave", "outputs", "bi.backward.h"),
+    ("stack", "rnn.h[-1]", "inputs"),
+    ("masked_stack", "outputs", "inputs"),
+]
+
+
+@pytest.mark.parametrize(("name", "of", "wrt"), PRODUCTS)
+def test_a_vjp_is_its_cotangent_times_the_oracles_jacobian(
+    client: tapehead.Client, name: str, of: str, wrt: str
+) -> None:
+    here, model = case(name), client.model(name)
+    jacobian = here.answer.jacobian(of, wrt)
+    shape = here.answer.value(of).shape
+    stacked = np.random.default_rng(2).normal(size=(4, *shape))
+    rank = len(shape) - 1
+    expected = np.stack([contracted(u, jacobian, rank) for u in stacked])
+    assert_agree(model.vjp(here.inputs, of=of, wrt=wrt).value, contracted(np.ones(shape), jacobian, rank), "ones")
+    assert_agree(model.vjp(here.inputs, of=of, wrt=wrt, cotangent=stacked[0]).value, expected[0], "one")
+    assert_agree(model.vjp(here.inputs, of=of, wrt=wrt, cotangent=stacked).value, expected, "stacked")
+
+
+def contracted(cotangent: np.ndarray, jacobian: np.ndarray, rank: int) -> np.ndarray:
+    """A cotangent (batch, *of axes) times a Jacobian (batch, *of axes, *wrt axes)."""
+    return np.stack([np.tensordot(u, j, rank) for u, j in zip(cotangent, jacobian, strict=True)])
+
+
+@pytest.mark.parametrize("name", ["lstm_sequence", "gru", "two_state_code", "masked_stack", "stacked_cells"])
+def test_initial_states_are_where_the_derivatives_are_taken(client: tapehead.Client, name: str) -> None:
+    here = case(name)
+    rng = np.random.default_rng(3)
+    states = {point: rng.normal(size=here.answer.value(point).shape) for point in here.initial}
+    answer = Oracle(here.model)(here.inputs, initial_states=states)
+    for (of, wrt), found in grid(client.model(name), here, initial_states=states).items():
+        expected = where_valid(answer, of, answer.jacobian(of, wrt))
+        assert_agree(where_valid(answer, of, found), expected, f"{of} / {wrt}")
+
+
+def test_initial_states_override_what_the_model_feeds(client: tapehead.Client) -> None:
+    here = case("encoder_decoder")
+    states = {"decoder.h.initial": np.random.default_rng(3).normal(size=(3, 3))}
+    answer = Oracle(here.model)(here.inputs, initial_states=states)
+    model = client.model("encoder_decoder")
+    for wrt in ("source", "target", "encoder.h", "decoder.h.initial", "decoder.c.initial"):
+        found = model.jacobian(here.inputs, of="outputs", wrt=wrt, initial_states=states).value
+        assert_agree(found, answer.jacobian("outputs", wrt), wrt)
+
+
+# ------------------------------------------------------------------------------------------------------------- saliency
+
+TARGETS = [
+    ("lstm", "outputs[1]", "inputs"),
+    ("lstm_sequence", "lstm.h[-1, 2]", "inputs"),
+    ("lstm_sequence", "outputs[2, 0]", "lstm.c.initial"),
+    ("gru_backwards_sequence", "gru.h[0, 1]", "inputs"),
+    ("stack", "outputs[0]", "inputs"),
+    ("two_outputs", "outputs.1", "inputs"),
+    ("masked_gru", "outputs[1]", "inputs"),
+    ("embedding_gru", "outputs[0]", "embedding"),
+]
+
+
+@pytest.mark.parametrize(("name", "target", "wrt"), TARGETS)
+def test_gradient_saliency_is_the_targets_gradient(client: tapehead.Client, name: str, target: str, wrt: str) -> None:
+    here, model = case(name), client.model(name)
+    gradient = here.answer.jacobian(target, wrt).reshape(here.answer.value(wrt).shape)
+    found = model.saliency(here.inputs, target=target, wrt=wrt)
+    assert_agree(found.value, gradient, "gradient")
+    assert "completeness_gap" not in found.tensors
+    found = model.saliency(here.inputs, target=target, wrt=wrt, method="gradient_x_input")
+    assert_agree(found.value, gradient * here.answer.value(wrt), "gradient x input")
+
+
+def test_argmax_is_chosen_for_each_row(client: tapehead.Client) -> None:
+    here = case("lstm")
+    index = here.answer.value("outputs").argmax(-1)
+    assert len(set(index)) > 1
+    found = client.model("lstm").saliency(here.inputs, target="outputs[argmax]")
+    jacobian = here.answer.jacobian("outputs", "inputs")
+    assert_agree(found.value, np.stack([block[k] for block, k in zip(jacobian, index, strict=True)]))
+    np.testing.assert_array_equal(found.meta["target_index"], index)
+
+
+PATHS = [
+    ("lstm", "outputs[1]", 0.0),
+    ("gru", "gru.h[-1, 2]", 0.3),
+    ("stack", "outputs[0]", 0.0),
+]
+
+
+@pytest.mark.parametrize(("name", "target", "baseline"), PATHS)
+def test_integrated_gradients_converge_to_the_integral(
+    client: tapehead.Client, name: str, target: str, baseline: float
+) -> None:
+    here, model = case(name), client.model(name)
+    x = here.inputs["series"]
+    exact, change = integral(Oracle(here.model), x, np.full_like(x, baseline), target)
+    gaps, distances = [], []
+    for n_steps in (4, 16, 64, 256):
+        found = model.saliency(
+            here.inputs, target=target, method="integrated_gradients", baseline=baseline, n_steps=n_steps
+        )
+        gap = found.tensors["completeness_gap"]
+        assert_agree(gap, change - found.value.sum((1, 2)), f"{n_steps} steps", 1e-6)
+        gaps.append(np.abs(gap).max())
+        distances.append(np.abs(found.value - exact).max())
+    assert max(distances[-1], gaps[-1]) < 1e-5
+    for errors in (gaps, distances):
+        assert all(after < before / 4 or after < 1e-12 for before, after in pairwise(errors)), errors
+
+
+def integral(
+    oracle: Oracle, x: np.ndarray, baseline: np.ndarray, target: str, **options: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Integrated gradients by Gauss and Legendre's rule with 40 nodes, and the target's change between the ends."""
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    total = np.zeros_like(x)
+    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        answer = oracle(baseline + node * (x - baseline), wrt=["inputs"], **options)
+        total += weight * answer.jacobian(target, "inputs").reshape(x.shape)
+    ends = [oracle(end, wrt=["inputs"], **options).value(target).reshape(len(x)) for end in (x, baseline)]
+    return total * (x - baseline), ends[0] - ends[1]
+
+
+def test_masks_are_held_along_the_path(client: tapehead.Client) -> None:
+    """A baseline of 0 is no masked timestep, and yet the padding stays padding: as the sequences alone, unmasked."""
+    model = architectures.build("masked_gru")
+    alone = architectures.chain(GRU(3, name="gru"), architectures.head())
+    alone.set_weights(model.get_weights())
+    inputs = architectures.masked(case("masked_gru").inputs, [[1] * 5, [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]])
+    x = inputs["series"]
+    exact, change = integral(Oracle(alone), x, np.zeros_like(x), "outputs[0]", lengths=[5, 3, 1])
+    found = client.model("masked_gru").saliency(inputs, target="outputs[0]", method="integrated_gradients", n_steps=400)
+    assert_agree(found.value, exact, "attributions", 1e-5)
+    assert_agree(found.tensors["completeness_gap"] + found.value.sum((1, 2)), change, "change", 1e-9)
+    assert not found.value[1, 3:].any()
+    assert not found.value[2, 1:].any()
+
+
+def test_a_baseline_may_be_an_array(client: tapehead.Client) -> None:
+    here = case("lstm")
+    x = here.inputs["series"]
+    baseline = np.random.default_rng(5).normal(size=x.shape)
+    exact, _ = integral(Oracle(here.model), x, baseline, "outputs[0]")
+    found = client.model("lstm").saliency(
+        here.inputs, target="outputs[0]", method="integrated_gradients", baseline=baseline, n_steps=400
+    )
+    assert_agree(found.value, exact, "attributions", 1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------------ precision
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+def test_a_float32_model_answers_in_float64_when_asked(kind: str) -> None:
+    from keras import Input, Sequential, layers
+
+    model = Sequential([Input((None, 2), name="series"), getattr(layers, kind)(3, name="rnn"), layers.Dense(2)])
+    architectures.with_random_weights(model)
+    x = np.random.default_rng(1).normal(size=(3, 5, 2))
+    expected = Oracle(model)({"series": x}).jacobian("outputs", "inputs")
+    with tapehead.Client(models={"m": model}, timeout=None) as client:
+        precise = client.model("m").jacobian(x, of="outputs", wrt="inputs", precision="float64")
+        plain = client.model("m").jacobian(x.astype("float32"), of="outputs", wrt="inputs")
+    assert precise.meta["precision"] == "float64"
+    assert_agree(precise.value, expected)
+    assert plain.value.dtype == np.float32
+    assert_agree(plain.value.astype("float64"), expected, "float32", 1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------ random networks
+
+KINDS = {
+    "SimpleRNN": lambda units, **k: SimpleRNN(units, **k),
+    "GRU": lambda units, **k: GRU(units, **k),
+    "GRU reset before": lambda units, **k: GRU(units, reset_after=False, **k),
+    "LSTM": lambda units, **k: LSTM(units, **k),
+    "LSTM without bias": lambda units, **k: LSTM(units, use_bias=False, recurrent_activation="softsign", **k),
+    "two-state cell": lambda units, **k: RNN(TwoState(units, "tanh"), **k),
+    "stacked cells": lambda units, **k: RNN(architectures.StackedRNNCells([SimpleRNNCell(2), LSTMCell(units)]), **k),
+}
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[Any, dict[str, np.ndarray], list[int] | None]:
+    """A network of one or two recurrent layers of any kind, an input for it, and lengths or none."""
+    features, batch, timesteps = (draw(st.integers(1, most)) for most in (3, 3, 5))
+    depth = draw(st.integers(1, 2))
+    parts = [architectures.mask()] if draw(st.booleans()) else []
+    for i in range(depth):
+        sequences = {"return_sequences": True} if i + 1 < depth else {"return_sequences": draw(st.booleans())}
+        layer = KINDS[draw(st.sampled_from(sorted(KINDS)))]
+        direction = draw(st.sampled_from(["forward", "backward", "concat", "sum", "mul", "ave"]))
+        if direction in ("forward", "backward"):
+            way = {"go_backwards": direction == "backward"}
+            parts.append(layer(draw(st.integers(1, 3)), name=f"layer_{i}", **way, **sequences))
+        else:
+            inner = layer(draw(st.integers(1, 3)), **sequences)
+            parts.append(Bidirectional(inner, merge_mode=direction, name=f"layer_{i}"))
+    model = architectures.chain(*parts, architectures.head(), features=features)
+    seed = draw(st.integers(0, 99))
+    inputs = architectures.data(architectures.with_random_weights(model, seed), batch, timesteps, seed)
+    one = st.integers(1, timesteps)
+    lengths = draw(st.none() | st.lists(one, min_size=batch, max_size=batch))
+    if isinstance(parts[0], type(architectures.mask())) and draw(st.booleans()):
+        row = st.lists(st.booleans(), min_size=timesteps, max_size=timesteps).filter(lambda valid: valid[0])
+        inputs = architectures.masked(inputs, draw(st.lists(row, min_size=batch, max_size=batch)))
+    return model, inputs, lengths
+
+
+def random_network_agrees(network: tuple[Any, dict[str, np.ndarray], list[int] | None]) -> None:
+    model, inputs, lengths = network
+    here = Case(model, inputs, Oracle(model)(inputs, lengths=lengths))
+    with tapehead.Client(models={"m": model}, timeout=None) as client:
+        for (of, wrt), found in grid(client.model("m"), here, lengths=lengths).items():
+            expected = where_valid(here.answer, of, here.answer.jacobian(of, wrt))
+            assert_agree(where_valid(here.answer, of, found), expected, f"{of} / {wrt}")
+
+
+@given(networks())
+@settings(max_examples=10)
+def test_random_networks_agree_with_the_oracle(network: tuple[Any, dict[str, np.ndarray], list[int] | None]) -> None:
+    random_network_agrees(network)
+
+
+@pytest.mark.slow
+@given(networks())
+@settings(max_examples=100)
+def test_many_random_networks_agree_with_the_oracle(
+    network: tuple[Any, dict[str, np.ndarray], list[int] | None],
+) -> None:
+    random_network_agrees(network)

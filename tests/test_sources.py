@@ -1,0 +1,276 @@
+"""What the five write-ups ask for (A1 to A4, B1, B3, D2 to D4), over HTTP from the client and in process.
+
+Each test runs twice, against a real server process that serves saved files, and against the same files in process.
+The references are plain tapes over cells unrolled by hand, as the write-ups have them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import architectures
+import tapehead
+from architectures import GRU, LSTM, RNN, SEQUENCE, Dense, SimpleRNN, TwoState
+from oracle.agreement import assert_agree
+
+BATCH, TIMESTEPS, FEATURES, UNITS = 32, 20, 5, 10
+TAPE = 1e-10
+LENGTHS = [20, 13, 1, 7] * 8
+START_S, STOP_S = 180.0, 30.0
+
+
+@cache
+def networks() -> dict[str, Any]:
+    """The write-ups' networks at their sizes; the two-state cell with 100 units, in both forms of its output."""
+    made = {
+        "simple_rnn": architectures.chain(SimpleRNN(UNITS, name="rnn"), features=FEATURES),
+        "lstm": architectures.chain(LSTM(UNITS, name="lstm"), Dense(3, name="head"), features=FEATURES),
+        "stack": architectures.chain(
+            LSTM(UNITS, name="lstm", **SEQUENCE), GRU(UNITS, name="gru"), Dense(1, name="head"), features=FEATURES
+        ),
+        "two_state": architectures.chain(RNN(TwoState(100), name="rnn", **SEQUENCE), features=FEATURES),
+        "two_state_code": architectures.chain(
+            RNN(TwoState(100, output_form="code"), name="rnn", **SEQUENCE), features=FEATURES
+        ),
+    }
+    return {name: architectures.with_random_weights(model, seed=5) for name, model in made.items()}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models as files."""
+    path = tmp_path_factory.mktemp("models")
+    for name, model in networks().items():
+        model.save(path / f"{name}.keras")
+    return path
+
+
+@pytest.fixture(scope="session", params=["over HTTP", "in process"])
+def client(request: pytest.FixtureRequest, folder: Path) -> Iterator[tapehead.Client]:
+    if request.param == "in process":
+        with tapehead.Client(models=folder, timeout=None) as client:
+            yield client
+    else:
+        with serving(folder) as url, tapehead.Client(url, timeout=None) as client:
+            yield client
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """`tapehead serve` as a process of its own on a free port, the users' cells imported; gives its address."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TAPEHEAD_")}
+    paths = [str(Path(__file__).parent), *filter(None, [environment.get("PYTHONPATH")])]
+    log = folder.parent / f"{folder.name}.log"
+    with log.open("wb") as lines:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tapehead", "serve", str(folder), "--port", "0", "--import", "architectures"],
+            env=environment | {"PYTHONPATH": os.pathsep.join(paths)},
+            stdin=subprocess.DEVNULL,
+            stdout=lines,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield address(process, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def address(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Where the server says it listens; an error with its log where it ends instead."""
+    for _ in range(int(START_S / 0.1)):
+        said = re.search(r"listening on (http://\S+)", log.read_text())
+        if said:
+            return said[1]
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    raise RuntimeError(f"the server did not start: {log.read_text()}")
+
+
+def series() -> np.ndarray:
+    return np.random.default_rng(6).normal(size=(BATCH, TIMESTEPS, FEATURES))
+
+
+def unrolled(
+    name: str, layer: str, x: tf.Tensor, states: list[tf.Tensor] | None = None
+) -> tuple[list[list[tf.Tensor]], Any]:
+    """The states after each timestep of a layer's cell, called one step at a time; and what it gave out last."""
+    cell = networks()[name].get_layer(layer).cell
+    states = states or [tf.zeros((x.shape[0], UNITS), tf.float64) for _ in range(2 if "lstm" in layer else 1)]
+    passed, out = [], None
+    for t in range(x.shape[1]):
+        out, states = cell(x[:, t], states)
+        passed.append(states)
+    return passed, out
+
+
+def tape_gradient(name: str, layer: str, timestep: int, state: int) -> np.ndarray:
+    """What the write-ups call the gradient of a state with respect to the input: the sum over its units."""
+    x = tf.constant(series())
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        target = unrolled(name, layer, x)[0][timestep][state]
+    gradient = tape.gradient(target, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return np.asarray(gradient)
+
+
+# ----------------------------------------------------------------------------------------------------- A: hidden states
+
+
+def test_a1_gradient_of_the_last_hidden_state_and_the_states_themselves(client: tapehead.Client) -> None:
+    model, x = client.model("simple_rnn"), series()
+    found = model.vjp(x, of="rnn.h[-1]", wrt="inputs").value
+    assert found.shape == (32, 20, 5)
+    assert_agree(found, tape_gradient("simple_rnn", "rnn", -1, 0), "gradient", TAPE)
+    states = model.states(x, points=["rnn.h"]).tensors["rnn.h"]
+    assert states.shape == (32, 20, 10)
+    expected = np.stack([h for (h,) in unrolled("simple_rnn", "rnn", tf.constant(x))[0]], 1)
+    assert_agree(states, expected, "states", TAPE)
+
+
+@pytest.mark.parametrize(("point", "state"), [("lstm.h", 0), ("lstm.c", 1)])
+def test_a2_the_same_for_both_parts_of_an_lstm(client: tapehead.Client, point: str, state: int) -> None:
+    model, x = client.model("lstm"), series()
+    found = model.vjp(x, of=f"{point}[-1]", wrt="inputs").value
+    assert_agree(found, tape_gradient("lstm", "lstm", -1, state), "gradient", TAPE)
+    expected = np.stack([states[state] for states in unrolled("lstm", "lstm", tf.constant(x))[0]], 1)
+    assert_agree(model.states(x, points=[point]).tensors[point], expected, "states", TAPE)
+
+
+@pytest.mark.parametrize(("name", "point"), [("simple_rnn", "rnn.h"), ("lstm", "lstm.h"), ("lstm", "lstm.c")])
+def test_a3_a_chosen_timestep_depends_on_nothing_after_it(client: tapehead.Client, name: str, point: str) -> None:
+    model, layer = client.model(name), point.split(".")[0]
+    found = model.vjp(series(), of=f"{point}[5]", wrt="inputs").value
+    assert not found[:, 6:].any()
+    assert found[:, :6].any((1, 2)).all()
+    assert_agree(found, tape_gradient(name, layer, 5, int(point.endswith("c"))), point, TAPE)
+    jacobian = model.jacobian(series(), of=f"{point}[5]", wrt="inputs").value
+    assert not jacobian[:, :, 6:].any()
+
+
+@pytest.mark.parametrize(("name", "point"), [("simple_rnn", "rnn.h"), ("lstm", "lstm.h"), ("lstm", "lstm.c")])
+def test_a4_the_full_jacobian_sums_over_units_to_that_gradient(client: tapehead.Client, name: str, point: str) -> None:
+    answer = client.model(name).jacobian(series(), of=f"{point}[-1]", wrt="inputs")
+    assert answer.value.shape == (32, 10, 20, 5)
+    assert answer.axes["value"] == ("batch", "of.unit", "wrt.timestep", "wrt.feature")
+    layer, state = point.split(".")[0], int(point.endswith("c"))
+    assert_agree(answer.value.sum(1), tape_gradient(name, layer, -1, state), "sum over units", TAPE)
+    x = tf.constant(series()[:2])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        target = unrolled(name, layer, x)[0][-1][state]
+    whole = tape.batch_jacobian(target, x, experimental_use_pfor=False)
+    assert_agree(answer.value[:2], np.asarray(whole), "Jacobian", TAPE)
+
+
+# ------------------------------------------------------------------------------------ B: state by state, carried states
+
+
+@pytest.mark.parametrize("name", ["two_state", "two_state_code"])
+def test_b1_every_steps_state_jacobian_of_a_users_own_cell(client: tapehead.Client, name: str) -> None:
+    """d h[t] / d h[t-1] is W diag(relu'), to the last bit but one; and so are all four blocks of h and c."""
+    model, x = client.model(name), series()[:2, :4]
+    rng = np.random.default_rng(8)
+    initial = {f"rnn.{state}.initial": rng.normal(size=(2, 100)) for state in "hc"}
+    h = model.states(x, points=["rnn.h"], initial_states=initial).tensors["rnn.h"]
+    before = np.concatenate([initial["rnn.h.initial"][:, None], h[:, :-1]], 1)
+    kernel = np.asarray(networks()[name].get_layer("rnn").cell.linear_rec.kernel)
+    a = kernel.T * (before > 0)[:, :, None, :]
+    eye = np.broadcast_to(np.eye(100), a.shape)
+    expected = {("h", "h"): a, ("h", "c"): 0 * a, ("c", "h"): a - eye, ("c", "c"): eye}
+    for (of, wrt), block in expected.items():
+        found = model.jacobian(x, of=f"rnn.{of}[:]", wrt=f"rnn.{wrt}[:]", lag=1, initial_states=initial).value
+        assert_agree(found, block, f"{of} / {wrt}", 1e-15)
+
+
+def test_b3_stepping_with_carried_states_is_one_call(client: tapehead.Client) -> None:
+    for name, points in (("lstm", ["lstm.h", "lstm.c"]), ("stack", ["lstm.h", "gru.h"]), ("two_state", ["rnn.c"])):
+        model, x = client.model(name), series()[:3]
+        whole = model.states(x, points=points, final_states=True)
+        carried = None
+        for t in range(TIMESTEPS):
+            step = model.states(x[:, t : t + 1], points=points, final_states=True, initial_states=carried)
+            carried = step.final_states
+            for point in points:
+                assert_agree(step.tensors[point][:, 0], whole.tensors[point][:, t], f"{point}[{t}]", TAPE)
+        assert carried is not None
+        for point, state in whole.final_states.items():
+            assert_agree(carried[point], state, point, TAPE)
+
+
+# ---------------------------------------------------------------------- D: explicit states, stateful loops, any lengths
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["from zero", "from given states"])
+def test_d2_gradients_with_respect_to_initial_states(client: tapehead.Client, given: bool) -> None:
+    model, x = client.model("lstm"), series()
+    rng = np.random.default_rng(9)
+    states = [tf.constant(rng.normal(size=(BATCH, UNITS)) * given) for _ in range(2)]
+    initial = {"lstm.h.initial": states[0].numpy(), "lstm.c.initial": states[1].numpy()} if given else None
+    with tf.GradientTape() as tape:
+        tape.watch(states)
+        target = unrolled("lstm", "lstm", tf.constant(x), states)[0][-1][0]
+    expected = tape.gradient(target, states)
+    for point, gradient in zip(("lstm.h.initial", "lstm.c.initial"), expected, strict=True):
+        found = model.vjp(x, of="lstm.h[-1]", wrt=point, initial_states=initial).value
+        assert_agree(found, gradient.numpy(), point, TAPE)
+        jacobian = model.jacobian(x, of="lstm.h[-1]", wrt=point, initial_states=initial).value
+        assert_agree(jacobian.sum(1), gradient.numpy(), point, TAPE)
+
+
+def test_d3_the_final_state_of_one_call_starts_the_next(client: tapehead.Client) -> None:
+    model, x = client.model("stack"), series()
+    whole = model.states(x, points=["gru.h"], final_states=True)
+    carried, passed = None, []
+    for part in np.split(x, 4, 1):
+        answer = model.states(part, points=["gru.h"], final_states=True, initial_states=carried)
+        carried = answer.final_states
+        passed.append(answer.tensors["gru.h"])
+    assert carried is not None
+    assert set(carried) == {"lstm.h.initial", "lstm.c.initial", "gru.h.initial"}
+    assert_agree(np.concatenate(passed, 1), whole.tensors["gru.h"], "states", TAPE)
+    for point, state in whole.final_states.items():
+        assert_agree(carried[point], state, point, TAPE)
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "wrt"),
+    [
+        ("simple_rnn", "rnn.h[-1]", "inputs"),
+        ("lstm", "lstm.c[-1]", "inputs"),
+        ("lstm", "outputs", "lstm.h"),
+        ("stack", "gru.h[-1]", "inputs"),
+        ("stack", "outputs", "lstm.c.initial"),
+    ],
+)
+def test_d4_a_padded_batch_is_each_sequence_alone(client: tapehead.Client, name: str, of: str, wrt: str) -> None:
+    model, x = client.model(name), series()
+    padded = model.jacobian(x, of=of, wrt=wrt, lengths=LENGTHS).value
+    ragged = model.jacobian([row[:n] for row, n in zip(x, LENGTHS, strict=True)], of=of, wrt=wrt).value
+    assert_agree(ragged, padded, "ragged", TAPE)
+    for row in range(4):
+        length = LENGTHS[row]
+        alone = model.jacobian(x[row : row + 1, :length], of=of, wrt=wrt).value[0]
+        if wrt.endswith("initial"):
+            assert_agree(padded[row], alone, f"row {row}", TAPE)
+        else:
+            assert_agree(padded[row, :, :length], alone, f"row {row}", TAPE)
+            assert not padded[row, :, length:].any()
