@@ -1,0 +1,84 @@
+# make demo | test | check | serve need Python 3.11 to 3.13 with pip, and nothing else: they set up .venv themselves.
+
+PYTHON ?=
+PYTHONS = $(PYTHON) python3.13 python3.12 python3.11 python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+INSTALL = $(RUN) -m pip install --disable-pip-version-check
+CONTAINERS ?= $(shell command -v podman || command -v docker || echo podman)
+IMAGE ?= tapehead:cpu
+IMAGE_FLAGS ?=
+ARGS ?=
+
+.PHONY: help demo test check serve format lock image clean
+
+help:
+	@echo "make demo     set up and run the main job: derivatives of trained models, fetched from a real server"
+	@echo "make test     set up and run the tests (ARGS='-m \"not slow\"' for fewer)"
+	@echo "make check    lint, types, layers"
+	@echo "make serve    set up and serve a folder of models (ARGS=models/) or the demo's"
+	@echo "make format   rewrite the code in the house's layout"
+	@echo "make lock     pin the requirements anew"
+	@echo "make image    build the container image $(IMAGE)"
+	@echo "make clean    remove what was built"
+
+demo: $(VENV)/server.stamp
+	@$(RUN) -m tapehead demo $(ARGS)
+
+serve: $(VENV)/server.stamp
+	@$(RUN) -m tapehead serve $(ARGS)
+
+test: $(VENV)/dev.stamp
+	$(RUN) -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(RUN) -m pytest -q tests/test_layers.py
+
+format: $(VENV)/dev.stamp
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+# A venv without its own pip (Debian without python3-venv) gets one from the pip beside that Python.
+$(RUN):
+	@for python in $(PYTHONS); do \
+	  $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || continue; \
+	  echo "[1/3] making $(VENV) with $$($$python --version)"; \
+	  $$python -m venv --clear $(VENV) >/dev/null 2>&1 && exit 0; \
+	  $$python -m venv --clear --without-pip $(VENV) && $$python -m pip --python $(VENV) install pip && exit 0; \
+	  rm -rf $(VENV); echo "$$python can make no virtual environment: it needs its venv module, or pip" >&2; exit 1; \
+	done; \
+	echo "Tapehead needs Python 3.11, 3.12 or 3.13, and finds none here (another place: make PYTHON=/path/to/python3)" >&2; \
+	exit 1
+
+$(VENV)/server.stamp: requirements/server.txt pyproject.toml | $(RUN)
+	@echo "[2/3] installing the pinned requirements (about 300 MB to fetch the first time, most of it TensorFlow)"
+	@$(INSTALL) --require-hashes -r requirements/server.txt
+	@echo "[3/3] installing tapehead itself"
+	@$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(RUN)
+	@echo "[2/3] installing the pinned requirements and the tools (about 500 MB to fetch the first time)"
+	@$(INSTALL) --require-hashes -r requirements/dev.txt
+	@echo "[3/3] installing tapehead itself"
+	@$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# One resolution for every Python and system; where the lists overlap they agree.
+COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes \
+	--no-emit-index-url --no-annotate --group build pyproject.toml
+
+lock: | $(RUN)
+	@test -x $(VENV)-lock/bin/uv || { $(RUN) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet uv; }
+	$(COMPILE) --extra dev --output-file requirements/dev.txt
+	$(COMPILE) --extra server --constraint requirements/dev.txt --output-file requirements/server.txt
+	$(COMPILE) --extra cuda --constraint requirements/dev.txt --output-file requirements/cuda.txt
+
+image:
+	$(CONTAINERS) build $(IMAGE_FLAGS) --target cpu --tag $(IMAGE) .
+
+clean:
+	rm -rf $(VENV) $(VENV)-lock build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find service tests -name __pycache__ -type d -prune -exec rm -rf {} +
