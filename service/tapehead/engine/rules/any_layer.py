@@ -40,9 +40,22 @@ def call_layer(
     if getattr(layer, "_call_has_training_arg", False):
         kwargs = {**kwargs, "training": False}
     with unfused(layer):
-        outputs = tree.flatten(layer(*args, **kwargs))
-    masks = [getattr(output, "_keras_mask", None) for output in outputs]
+        if type(layer) is keras.layers.TimeDistributed:
+            outputs, masks = [_at_every_timestep(layer, args[0])], [getattr(args[0], "_keras_mask", None)]
+        else:
+            outputs = tree.flatten(layer(*args, **kwargs))
+            masks = [getattr(output, "_keras_mask", None) for output in outputs]
     return [in_dtype(output, dtype) for output in outputs], masks
+
+
+def _at_every_timestep(layer: Any, inputs: Tensor) -> Tensor:
+    """What TimeDistributed gives, its timesteps as rows of one call: Keras's own loop over an open number of timesteps
+    cannot be differentiated for any batch."""
+    inner = {"training": False} if getattr(layer.layer, "_call_has_training_arg", False) else {}
+    folded = tf.reshape(inputs, tf.concat([[-1], tf.shape(inputs)[2:]], axis=0))
+    outputs = layer.layer(tf.ensure_shape(folded, [None, *inputs.shape[2:]]), **inner)
+    unfolded = tf.reshape(outputs, tf.concat([tf.shape(inputs)[:2], tf.shape(outputs)[1:]], axis=0))
+    return tf.ensure_shape(unfolded, [*inputs.shape[:2], *outputs.shape[1:]])
 
 
 def in_dtype(value: Tensor, dtype: str) -> Tensor:
