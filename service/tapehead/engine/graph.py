@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -135,9 +135,10 @@ def flatten(model: Any) -> Graph:
     if len(inputs) != len(function.inputs):
         raise UnsupportedModel(f"two inputs of the model have one name; they are {list(inputs)}: name each Input")
     opener.open(function, "")
-    return Graph(
-        inputs, tuple(opener.ids[id(tensor)] for tensor in function.outputs), tuple(opener.named()), opener.nested
-    )
+    outputs = tuple(opener.ids[id(tensor)] for tensor in function.outputs)
+    graph = Graph(inputs, outputs, tuple(opener.named()), opener.nested)
+    # What leads to no output made masks.
+    return replace(graph, calls=tuple(graph.before(outputs)))
 
 
 def _function(layer: Any) -> Any:
@@ -176,6 +177,7 @@ class _Opener:
     def open(self, function: Any, prefix: str) -> None:
         for node in _nodes(function):
             args, kwargs = node.arguments.convert(self._ref)
+            kwargs = {key: value for key, value in kwargs.items() if not _is_own_mask(node, key)}
             name = prefix + quoted(node.operation.name)
             inner = _function(node.operation)
             if inner is not None:
@@ -271,6 +273,13 @@ def _nodes(function: Any) -> Iterator[Any]:
         for node in function._nodes_by_depth[depth]:
             if node.operation is not None and not node.is_input:
                 yield node
+
+
+def _is_own_mask(node: Any, key: str) -> bool:
+    """Whether an argument is the mask that Keras carries along with another one: the sweeps carry it themselves."""
+    given = tree.flatten(node.arguments.kwargs.get(key))
+    carried = {id(getattr(tensor, "_keras_mask", None)) for tensor in node.arguments.keras_tensors}
+    return "mask" in key and bool(given) and all(isinstance(m, keras.KerasTensor) and id(m) in carried for m in given)
 
 
 def _is_loop(layer: Any) -> bool:

@@ -115,13 +115,7 @@ class Prepared:
 
     def run_times(self, call: Recurrence, times: Ints) -> Ints:
         """Timesteps of the input's own time as the layer runs them; the map is its own inverse."""
-        if not call.backwards:
-            return times
-        follows = self.model.seen.follows.get(call.sequence, "")
-        if follows not in self.lengths:
-            return self.timesteps(State(call, "")) - 1 - times
-        lengths = self.lengths[follows][:, None]
-        return np.where(times < lengths, lengths - 1 - times, times)
+        return self.timesteps(State(call, "")) - 1 - times if call.backwards else times
 
     def _padded(self, name: str, array: Array) -> Array:
         """The input with its padding set to the value that the model masks."""

@@ -86,7 +86,7 @@ def wave_program(
         made = trace(model.graph, calls, _given(model, arrays))
         cotangents: Seed | Tensor = values
         if isinstance(of, Inner):
-            cotangents = Wave(tf.transpose(_turned(made, of, values), [2, 0, 1, *range(3, values.shape.rank)]))
+            cotangents = Wave(tf.transpose(_turned(of, values), [2, 0, 1, *range(3, values.shape.rank)]))
         return _swept(made, calls, of, wrt, cotangents, tf.shape(values)[1])
 
     key = ("wave", of, tuple(wrt), _key(calls, arrays))
@@ -144,12 +144,12 @@ def _spiked(made: Trace, of: Place, values: Tensor, times: Tensor) -> Seed | Ten
     return tf.broadcast_to(spread, tf.concat([[made.batch], tf.shape(spread)[1:]], axis=0))
 
 
-def _turned(made: Trace, of: Inner, values: Tensor) -> Tensor:
+def _turned(of: Inner, values: Tensor) -> Tensor:
     """(batch, m, timesteps, …) from the input's own time to the order that the layer runs in."""
     if not of.call.backwards:
         return values
     moved = tf.transpose(values, [0, 2, 1, *range(3, values.shape.rank)])
-    return tf.transpose(run_order(of.call, made.given, moved), [1, 2, 0, *range(3, values.shape.rank)])
+    return tf.transpose(run_order(of.call, moved), [1, 2, 0, *range(3, values.shape.rank)])
 
 
 def _at_valid(made: Trace, place: Place, found: Tensor) -> Tensor:
@@ -164,9 +164,9 @@ def _value(made: Trace, place: Place) -> Tensor:
         case TensorAt(tensor):
             return made.values[tensor]
         case State(call, name):
-            return input_order(call, made.given, made.runs[call].states[call.rule.states.index(name)])
+            return input_order(call, made.runs[call].states[call.rule.states.index(name)])
         case Gate(call, _):
-            return input_order(call, made.given, gate_values(made, place))
+            return input_order(call, gate_values(made, place))
         case Initial(call, name):
             return made.runs[call].initial[call.rule.states.index(name)]
         case Final(call, name):

@@ -15,7 +15,7 @@ from tapehead.engine.graph import AnyCall, Call, Merge, Recurrence
 from tapehead.engine.places import Final, Gate, Initial, Inner, Place, State, TensorAt
 from tapehead.engine.rules.any_layer import pull_layer
 from tapehead.engine.rules.recurrence import Adjoint, Seed, Seeds, Spike, Wave, back
-from tapehead.engine.trace import Trace, flipped, swapped
+from tapehead.engine.trace import Trace, flipped, swapped, unshown
 
 Tensor = Any
 
@@ -81,7 +81,7 @@ def read(made: Trace, found: Found, place: Place, stack: Tensor) -> Tensor:
                     run.states[call.rule.states.index(name)] if isinstance(place, State) else gate_values(made, place)
                 )
                 return _zeros(made.batch, stack, swapped(like))
-            return _input_time(made, call, found.adjoints[call].points[name])
+            return _input_time(call, found.adjoints[call].points[name])
         case Initial(call, name):
             run, index = made.runs[call], call.rule.states.index(name)
             if found.source.place == place:
@@ -123,7 +123,7 @@ def _back_recurrence(made: Trace, call: Recurrence, source: Source, reads: Seque
     found.adjoints[call] = adjoint
     inputs = swapped_stack(adjoint.inputs)
     if call.backwards:
-        inputs = flipped(inputs, made.given.lengths_of(call.sequence), time_axis=2)
+        inputs = flipped(inputs, time_axis=2)
     found.add(call.sequence, inputs)
     for state, cotangents in zip(call.rule.states, adjoint.initial, strict=True):
         if (fed := made.fed(Initial(call, state))) is not None:
@@ -154,6 +154,7 @@ def _output_seed(made: Trace, call: Recurrence, stack: Tensor, arrived: Tensor |
         last = tf.shape(run.inputs)[0] - 1
         shown = arrived if valid is None else at_valid(arrived, valid[-1])
         return Spike(shown, tf.fill((1, stack), last))
+    arrived = unshown(call, made.given, arrived, time_axis=2)
     wave = tf.transpose(arrived, [2, 0, 1, *range(3, arrived.shape.rank)])
     return Wave(wave if valid is None else at_valid(wave, valid))
 
@@ -206,9 +207,9 @@ def swapped_stack(value: Tensor) -> Tensor:
     return tf.transpose(value, [1, 2, 0, *range(3, value.shape.rank)])
 
 
-def _input_time(made: Trace, call: Recurrence, value: Tensor) -> Tensor:
+def _input_time(call: Recurrence, value: Tensor) -> Tensor:
     value = swapped_stack(value)
-    return flipped(value, made.given.lengths_of(call.sequence), time_axis=2) if call.backwards else value
+    return flipped(value, time_axis=2) if call.backwards else value
 
 
 def _read_final(made: Trace, found: Found, call: Recurrence, name: str, stack: Tensor) -> Tensor:

@@ -91,24 +91,38 @@ def trace(graph: Graph, calls: Sequence[AnyCall], given: Given) -> Trace:
     return made
 
 
-def flipped(value: Tensor, lengths: Tensor | None, *, time_axis: int = 1, batch_axis: int = 0) -> Tensor:
+def flipped(value: Tensor, lengths: Tensor | None = None, *, time_axis: int = 1, batch_axis: int = 0) -> Tensor:
     """The timesteps turned round: all of them, or each sample's first `lengths` and the rest left where it is."""
     if lengths is None:
         return tf.reverse(value, [time_axis])
     return tf.reverse_sequence(value, lengths, seq_axis=time_axis, batch_axis=batch_axis)
 
 
-def run_order(call: Recurrence, given: Given, value: Tensor) -> Tensor:
+def run_order(call: Recurrence, value: Tensor) -> Tensor:
     """(batch, timesteps, …) in the input's own time to (timesteps, batch, …) as the layer runs."""
-    if call.backwards:
-        value = flipped(value, given.lengths_of(call.sequence))
-    return swapped(value)
+    return swapped(flipped(value) if call.backwards else value)
 
 
-def input_order(call: Recurrence, given: Given, value: Tensor) -> Tensor:
+def input_order(call: Recurrence, value: Tensor) -> Tensor:
     """(timesteps, batch, …) as the layer runs to (batch, timesteps, …) in the input's own time."""
-    value = swapped(value)
-    return flipped(value, given.lengths_of(call.sequence)) if call.backwards else value
+    return flipped(swapped(value)) if call.backwards else swapped(value)
+
+
+def shown(call: Recurrence, given: Given, outputs: Tensor, *, time_axis: int = 1) -> Tensor:
+    """A layer's outputs in run order as it gives them: with lengths a backward layer's padding, which it runs first,
+    goes behind the sequence, as if that were alone."""
+    lengths = given.lengths_of(call.sequence)
+    if not call.backwards or lengths is None:
+        return outputs
+    return flipped(flipped(outputs, time_axis=time_axis), lengths, time_axis=time_axis)
+
+
+def unshown(call: Recurrence, given: Given, outputs: Tensor, *, time_axis: int = 1) -> Tensor:
+    """`shown` taken back."""
+    lengths = given.lengths_of(call.sequence)
+    if not call.backwards or lengths is None:
+        return outputs
+    return flipped(flipped(outputs, lengths, time_axis=time_axis), time_axis=time_axis)
 
 
 def swapped(value: Tensor) -> Tensor:
@@ -121,14 +135,14 @@ def _run_recurrence(made: Trace, call: Recurrence) -> None:
     sequence = tf.cast(made.values[call.sequence], call.layer.compute_dtype)
     run = forward(
         call.rule,
-        run_order(call, made.given, sequence),
+        run_order(call, sequence),
         _initial_states(made, call),
-        None if mask is None else run_order(call, made.given, mask),
+        None if mask is None else run_order(call, mask),
         zero_masked=bool(getattr(call.layer, "zero_output_for_mask", False)),
     )
     made.runs[call] = run
     sequences = call.layer.return_sequences
-    made.values[call.outputs[0]] = swapped(run.outputs) if sequences else run.outputs[-1]
+    made.values[call.outputs[0]] = shown(call, made.given, swapped(run.outputs)) if sequences else run.outputs[-1]
     made.values.update(zip(call.outputs[1:], run.final, strict=False))
     if made.given.held is None and mask is not None:
         made.masks[call.name] = mask
