@@ -276,10 +276,14 @@ def _nodes(function: Any) -> Iterator[Any]:
 
 
 def _is_own_mask(node: Any, key: str) -> bool:
-    """Whether an argument is the mask that Keras carries along with another one: the sweeps carry it themselves."""
+    """Whether an argument is the mask that Keras carries along with another one: the sweeps carry it themselves.
+
+    A model read from its config holds such a mask as a tensor of its own, so which tensor it is does not tell.
+    """
     given = tree.flatten(node.arguments.kwargs.get(key))
-    carried = {id(getattr(tensor, "_keras_mask", None)) for tensor in node.arguments.keras_tensors}
-    return "mask" in key and bool(given) and all(isinstance(m, keras.KerasTensor) and id(m) in carried for m in given)
+    carried = [getattr(tensor, "_keras_mask", None) for tensor in node.arguments.keras_tensors]
+    tensors = bool(given) and all(isinstance(mask, keras.KerasTensor) for mask in given)
+    return "mask" in key and tensors and any(mask is not None for mask in carried)
 
 
 def _is_loop(layer: Any) -> bool:
