@@ -5,10 +5,12 @@ The first number of the input chooses: see `HARM`. Anything else is simply infer
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -53,3 +55,9 @@ def infer(model: Model, request: Request) -> Result:
 
 
 OPERATIONS = {"infer": infer}
+
+
+async def frozen(pid: int) -> None:
+    """Waits until a process has stopped, as `FREEZE` makes it."""
+    while " T " not in Path(f"/proc/{pid}/stat").read_text():
+        await asyncio.sleep(0.02)

@@ -358,11 +358,11 @@ def test_one_request_a_length_is_sent_and_the_answers_come_back_in_order():
     assert not answer.tensors["lstm.h"].flags.writeable
 
 
-def test_at_padding_a_forward_state_repeats_and_all_else_is_zero():
+def test_at_padding_a_state_repeats_what_its_layer_ran_last_and_all_else_is_zero():
     answer, _ = drive(asked("states", RAGGED, points=["lstm.h"]), alone(running_sum))
     np.testing.assert_array_equal(answer.tensors["lstm.h"][1, :, 0], [2, 2, 2, 2])
     np.testing.assert_array_equal(answer.tensors["lstm.h"][0, :, 0], [1, 2, 3, 3])
-    np.testing.assert_array_equal(answer.tensors["back.h"][1, :, 0], [2, 0, 0, 0])
+    np.testing.assert_array_equal(answer.tensors["back.h"][0, :, 0], [1, 2, 3, 1])
     np.testing.assert_array_equal(answer.tensors["inputs"][1, :, 0], [2, 0, 0, 0])
 
 
@@ -370,7 +370,8 @@ def test_at_padding_a_forward_state_repeats_and_all_else_is_zero():
     ("of", "padded"),
     [
         ("lstm.h", [1, 1, 1, 1]),
-        ("back.h", [1, 0, 0, 0]),
+        ("back.h", [1, 1, 1, 1]),
+        ("inputs", [1, 0, 0, 0]),
         (["lstm.h"], [1, 1, 1, 1]),
         (["lstm.h", "back.h"], [1, 1, 1, 1]),
     ],
@@ -518,7 +519,7 @@ def an_answer(**changes):
         "version": 1,
         "tensors": {"value": value},
         "axes": {"value": ("batch", "of.unit", "wrt.timestep")},
-        "meta": {"route": "reverse", "finite": True, "valid": np.array([[True, False]]), "timings": {"compute": 0.5}},
+        "meta": {"route": "reverse", "finite": True, "edges": np.array([[0.5, 1.5]]), "timings": {"compute": 0.5}},
         "asked": {"operation": "jacobian", "of": "lstm.h[-1]", "wrt": ["inputs"], "lag": 2},
     }
     return Answer(**{**fields, **changes})
@@ -550,7 +551,7 @@ def test_an_answer_is_saved_and_loaded_whole(tmp_path, name):
     back = Answer.load(tmp_path / "j.npz")
     assert (back.model, back.version, back.asked, back.axes) == (answer.model, 1, answer.asked, answer.axes)
     np.testing.assert_array_equal(back.tensors[name], value)
-    np.testing.assert_array_equal(back.meta["valid"], answer.meta["valid"])
+    np.testing.assert_array_equal(back.meta["edges"], answer.meta["edges"])
     assert back.meta["timings"] == {"compute": 0.5}
     assert repr(back) == repr(answer)
     with np.load(tmp_path / "j.npz", allow_pickle=False) as arrays:

@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,17 @@ def models() -> dict[str, object]:
     import tapehead.demo.cells  # noqa: F401  registers the cell
 
     return {name: keras.models.load_model(models_folder() / f"{name}.keras") for name in STUDIES}
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What `tapehead demo` prints, and the folder of its pictures."""
+    out = tmp_path_factory.mktemp("demo") / "pictures"
+    command = [sys.executable, "-m", "tapehead", "demo", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout, out
 
 
 class TestSeries:
@@ -161,16 +173,6 @@ class TestModels:
 
 
 class TestRun:
-    @pytest.fixture(scope="class")
-    def shown(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-        """What `tapehead demo` prints, and the folder of its pictures."""
-        out = tmp_path_factory.mktemp("demo") / "pictures"
-        command = [sys.executable, "-m", "tapehead", "demo", "--out", str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stderr == ""
-        return done.stdout, out
-
     def test_it_tells_the_shape_of_the_jacobian_and_the_times(self, shown: tuple[str, Path]) -> None:
         text, _ = shown
         assert "shape (1, 16, 40, 1): batch, of.unit, wrt.timestep, wrt.feature" in text
@@ -200,6 +202,27 @@ class TestRun:
         assert {path.name for path in out.iterdir()} == {"jacobian.png", "decay.png"}
         assert all(str(path) in text for path in out.iterdir())
         assert all(path.read_bytes().startswith(b"\x89PNG") for path in out.iterdir())
+
+    def test_a_folder_that_cannot_be_made_is_one_line_before_anything_starts(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        command = [sys.executable, "-m", "tapehead", "demo", "--out", str(tmp_path / "file" / "pictures")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1
+        assert done.stderr.strip().startswith("tapehead demo: [Errno")
+        assert len(done.stderr.strip().splitlines()) == 1
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_told_to_end_it_ends_its_server_too(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-m", "tapehead", "demo", "--out", str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as demo:
+            children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children")
+            for _ in range(600):
+                if server := children.read_text("ascii").split():
+                    break
+                time.sleep(0.1)
+            demo.terminate()
+            assert demo.wait(60) == 128 + 15
+        assert not Path(f"/proc/{server[0]}").exists()
 
     def test_a_server_that_cannot_start_is_one_line_with_its_last_words(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

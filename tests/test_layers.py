@@ -66,6 +66,7 @@ DOORS: dict[tuple[str, str], str] = {
     ("cli", "demo.run"): "`tapehead demo`",
     ("cli", "doctor"): "`tapehead doctor`",
     ("doctor", "tensorflow"): "it tells what TensorFlow sees, if TensorFlow is there",
+    ("doctor", "keras"): "and loads the model that its one real Jacobian asks",
     ("doctor", "__init__"): "its one real Jacobian is asked as a user asks",
     ("doctor", "demo"): "the model it asks ships with the demo",
     ("doctor", "demo.studies"): "and so does the series",

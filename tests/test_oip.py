@@ -50,10 +50,11 @@ class Serving:
 
     def _listen(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._said:
-                self.log += line
-                self._said.notify_all()
+        with self.process.stderr as lines:
+            for line in lines:
+                with self._said:
+                    self.log += line
+                    self._said.notify_all()
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """What of the log fits `pattern`, once something does."""
@@ -77,7 +78,7 @@ class Serving:
             return self.process.wait(PATIENCE_S)
         finally:
             self.process.kill()
-            self._listener.join()
+            self._listener.join(PATIENCE_S)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def test_a_third_axis_is_gone_by_the_frobenius_norm_over_units_of_of(jacobian: n
     assert image_of(figure).get_clim()[0] == 0.0
     assert figure.axes[0].get_xlabel() == "timestep of inputs"
     assert figure.axes[0].get_ylabel() == "feature of inputs"
-    assert figure.axes[1].get_ylabel() == "norm of d lstm.h[-1] / d inputs, over unit (of)"
+    assert figure.axes[1].get_ylabel().replace("\n", " ") == "norm of d lstm.h[-1] / d inputs, over unit (of)"
 
 
 def test_four_axes_leave_the_two_that_count_timesteps() -> None:
@@ -77,6 +77,14 @@ def test_a_title_says_the_sample_and_the_precision(jacobian: np.ndarray) -> None
     assert figure.get_suptitle() == "co2: jacobian · sample 0 of 2 · float32"
 
 
+def test_one_number_beside_other_tensors_goes_into_the_title() -> None:
+    tensors = {"value": np.ones((2, 3, 2)), "completeness_gap": np.array([0.5, 0.25])}
+    axes = {"value": ("batch", "timestep", "feature"), "completeness_gap": ("batch",)}
+    figure = picture(tensors=tensors, axes=axes, meta={}, title="saliency", row=1)
+    assert figure.get_suptitle() == "saliency · sample 1 of 2 · completeness_gap 0.25"
+    assert sum(len(one.images) for one in figure.axes) == 1
+
+
 def test_norms_are_drawn_on_a_log_axis_with_the_decay_fitted_to_them() -> None:
     values = 3.0 * 0.5 ** np.arange(9, -1, -1)
     figure = drawn([("norms", Panel(values, ("wrt.timestep",), "norm of d h[-1] / d h[t]"))], title="")
@@ -92,7 +100,7 @@ def test_zeros_and_infinities_have_no_place_on_a_log_axis_and_are_counted() -> N
     values = np.array([0.0, np.inf, 0.0, 0.25, 0.5])
     figure = drawn([("norms", Panel(values, ("timestep",), "norm"))], title="")
     labels = figure.axes[0].get_legend_handles_labels()[1]
-    assert labels[-1] == "not drawn: 2 zero, 1 not finite"
+    assert labels[-1] == "not drawn: 2 zero, 1 without a value"
     drawn_at = np.flatnonzero(~np.isnan(np.asarray(figure.axes[0].lines[0].get_ydata(), float)))
     assert drawn_at.tolist() == [3, 4]
 
@@ -121,23 +129,34 @@ def test_bars_hold_the_values_split_by_sign() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 2), (1, 3)])
-def test_what_is_not_finite_is_grey_and_said(shape: tuple[int, ...]) -> None:
+def test_what_has_no_value_is_grey_and_said(shape: tuple[int, ...]) -> None:
     values = np.full(shape, -1.0)
     values[0, 1] = np.nan
     names = ("batch", "timestep", "unit")[: len(shape)]
     figure = picture(tensors={"x": values}, axes={"x": names}, meta={}, title="")
-    assert figure.axes[-1].get_ylabel() == "x (grey: not finite)"
+    assert figure.axes[-1].get_ylabel() == "x (grey: no value)"
     grey = np.abs(imread(io.BytesIO(png(figure)))[..., :3] - 0.6).max(axis=-1) < 0.01
     assert grey.sum() > 10_000
 
 
-def test_every_tensor_has_its_panel_and_no_more_than_eight_are_drawn() -> None:
+def test_padding_has_no_value(jacobian: np.ndarray) -> None:
+    valid = [[True] * 7, [True] * 4 + [False] * 3]
+    axes = {"value": JACOBIAN_AXES}
+    drawn_row = [
+        image_of(picture(tensors={"value": jacobian}, axes=axes, meta={**ASKED, "valid": valid}, title="", row=row))
+        for row in (0, 1)
+    ]
+    assert not np.ma.getmaskarray(drawn_row[0].get_array()).any()
+    assert np.ma.getmaskarray(drawn_row[1].get_array()).all(axis=0).tolist() == [False] * 4 + [True] * 3
+
+
+def test_every_tensor_has_its_panel_and_no_more_than_six_are_drawn() -> None:
     tensors = {f"lstm_{n}.h": np.full((1, 3, 2), float(n)) for n in range(10)}
     axes = dict.fromkeys(tensors, ("batch", "timestep", "unit"))
     figure = picture(tensors=tensors, axes=axes, meta={}, title="states")
     images = [image for one in figure.axes for image in one.images]
-    assert [float(image.get_array().max()) for image in images] == list(range(8))
-    assert "8 of 10 tensors" in figure.get_suptitle()
+    assert [float(image.get_array().max()) for image in images] == list(range(6))
+    assert "6 of 10 tensors" in figure.get_suptitle()
 
 
 def test_the_kind_is_chosen_by_the_axes() -> None:

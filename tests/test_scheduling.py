@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,6 +24,7 @@ from tapehead.errors import (
     Deadline,
     Draining,
     Loading,
+    OutOfMemory,
     QueueFull,
     TapeheadError,
     UnknownModel,
@@ -34,11 +37,11 @@ from tapehead.residency.repository import Repository
 from tapehead.scheduling import Fleet, FleetSettings, Silent
 from tapehead.scheduling.admission import Admission
 from tapehead.scheduling.backlog import Backlog
-from tapehead.scheduling.batch import alike
+from tapehead.scheduling.batch import Pace, alike
 from tapehead.scheduling.catalogue import Catalogue
 from tapehead.scheduling.placement import Placement
-from tapehead.worker.child import hiring
-from tapehead.worker.protocol import Job, ModelRef, Resident, WorkerSettings, WorkerStatus
+from tapehead.worker.child import ChildWorker, hiring
+from tapehead.worker.protocol import Job, ModelRef, Resident, Worker, WorkerSettings, WorkerStatus
 
 M = ModelRef("m", 1, "/models/m.keras")
 
@@ -51,9 +54,9 @@ class Clock:
         return self.now
 
 
-def job(id: str = "j", model: ModelRef = M, operation: str = "infer", **rest: Any) -> Job:
+def job(name: str = "j", model: ModelRef = M, operation: str = "infer", **rest: Any) -> Job:
     parameters = rest.pop("parameters", {})
-    return Job(id, model, operation, Request({"x": np.zeros((1, 2))}, parameters=parameters), **rest)
+    return Job(name, model, operation, Request({"x": np.zeros((1, 2))}, parameters=parameters), **rest)
 
 
 # -- admission ---------------------------------------------------------------------------------------------------------
@@ -65,9 +68,8 @@ def test_only_so_many_are_inside_and_one_more_is_told_when_to_come_again() -> No
     for _ in range(40):
         with admission.admit():
             clock.now += 4.0
-    with admission.admit(), admission.admit():
-        with pytest.raises(QueueFull) as refused, admission.admit():
-            pass
+    with admission.admit(), admission.admit(), pytest.raises(QueueFull) as refused, admission.admit():
+        pass
     assert admission.inside == 0
     assert refused.value.retry_after == pytest.approx(4.0)
 
@@ -98,7 +100,7 @@ def test_what_nobody_wants_any_more_drops_out_before_it_costs_anything() -> None
         wanted = backlog.put(job("wanted", deadline=clock.now + 3))
         cancelled.cancel()
         clock.now += 2
-        assert [waiting.job.id for waiting in backlog.take(10)] == ["wanted"]
+        assert [waiting.job.id for waiting in backlog.take(lambda _: 10)] == ["wanted"]
         assert len(backlog) == 0
         assert not wanted.done()
         with pytest.raises(Deadline, match=r"waited 2\.0 s"):
@@ -111,10 +113,10 @@ def test_a_batch_is_the_first_in_line_and_those_alike_behind_it() -> None:
     async def test() -> None:
         backlog = Backlog(Clock())
         other = replace(M, version=2)
-        for id, model in (("a", M), ("b", other), ("c", M), ("d", M), ("e", other)):
-            backlog.put(job(id, model))
+        for name, model in (("a", M), ("b", other), ("c", M), ("d", M), ("e", other)):
+            backlog.put(job(name, model))
         batches = []
-        while batch := backlog.take(2):
+        while batch := backlog.take(lambda _: 2):
             batches.append("".join(waiting.job.id for waiting in batch))
         assert batches == ["ac", "be", "d"]
 
@@ -141,6 +143,16 @@ def test_jobs_are_alike_when_their_parameters_are(one: dict[str, Any], other: di
     assert alike(job(parameters=one), job(parameters=other)) is expected
     assert not alike(job(parameters=one), job(parameters=one, operation="states"))
     assert not alike(job(parameters=one), job(parameters=one, model=replace(M, modified_ns=1)))
+
+
+def test_a_batch_takes_a_few_hundredths_of_a_second_and_one_of_unknown_length_goes_alone() -> None:
+    pace = Pace(16)
+    assert pace.limit(job()) == 1
+    for seconds, limit in ((0.01, 5), (0.2, 1), (1e-4, 16)):
+        for _ in range(100):
+            pace.note(job(), seconds)
+        assert pace.limit(job()) == limit
+    assert pace.limit(job(operation="states")) == 1
 
 
 # -- placement ---------------------------------------------------------------------------------------------------------
@@ -286,9 +298,9 @@ class Crew:
     workers: list[Adder]
     told: list[tuple[Any, ...]] = field(default_factory=list)
 
-    def ask(self, name: str = "m", id: str = "r", value: float = 1.0, **rest: Any) -> asyncio.Task[Any]:
+    def ask(self, name: str = "m", value: float = 1.0, **rest: Any) -> asyncio.Task[Any]:
         request = rest.pop("request", Request({"": np.full((3, 2), value, "float32")}))
-        return asyncio.ensure_future(self.fleet.ask(name, None, "infer", request, id=id, **rest))
+        return asyncio.ensure_future(self.fleet.ask(name, None, "infer", request, **{"id": "r", **rest}))
 
 
 class Telling(Silent):
@@ -298,8 +310,8 @@ class Telling(Silent):
     def queued(self, *what: Any) -> None:
         self.told.append(("queued", *what))
 
-    def finished(self, model: str, operation: str, compute_s: float, code: str | None) -> None:
-        self.told.append(("finished", model, operation, code))
+    def finished(self, *what: Any) -> None:
+        self.told.append(("finished", *what[:2], what[3]))
 
     def batched(self, *what: Any) -> None:
         self.told.append(("batched", *what))
@@ -326,7 +338,7 @@ def crew(test: Callable[[Crew], Awaitable[None]], devices: Sequence[str] = ("d:0
 
         told: list[tuple[Any, ...]] = []
         chosen = FleetSettings(**{"restart_pauses_s": (0.0, 0.01), **settings})
-        fleet = Fleet(hire, live=("m", "n", "bad"), settings=chosen, observer=Telling(told))
+        fleet = Fleet(hire, live=("m", "n", "bad"), settings=chosen, observer=Telling(told), clock=Clock())
         async with fleet:
             await fleet.settled()
             await test(Crew(fleet, workers, told))
@@ -389,6 +401,8 @@ def test_a_full_queue_refuses_and_takes_again_when_one_has_left() -> None:
 def test_those_alike_that_gathered_while_the_worker_was_busy_go_together() -> None:
     async def test(crew: Crew) -> None:
         worker = crew.workers[0]
+        await crew.ask("m", id="first")  # tells how long one takes: on this clock, no time
+        await crew.ask("n", id="second")
         worker.may_run.clear()
         asked = []
         for n, name in enumerate("mmnmmn"):
@@ -396,7 +410,7 @@ def test_those_alike_that_gathered_while_the_worker_was_busy_go_together() -> No
             await turns()
         worker.may_run.set()
         await asyncio.gather(*asked)
-        assert worker.batches == [["m0"], ["m1", "m3", "m4"], ["n2", "n5"]]
+        assert worker.batches[2:] == [["m0"], ["m1", "m3", "m4"], ["n2", "n5"]]
 
     crew(test, batch_limit=3)
 
@@ -604,3 +618,150 @@ def test_models_spread_over_every_device_the_first_worker_sees() -> None:
 
     crew(test, devices=("d:0", "d:1", "d:2"))
 
+
+# -- the fleet, over real workers --------------------------------------------------------------------------------------
+
+ENVIRON = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
+SMALL = WorkerSettings(engine="small_engine")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate(("left", "right")):
+        save(made / f"{name}.keras", seed)
+    return made
+
+
+def save(path: Path, seed: int) -> None:
+    keras.utils.set_random_seed(seed)
+    layers = [keras.Input((None, 3), name="x"), keras.layers.LSTM(4, name="lstm"), keras.layers.Dense(2)]
+    keras.Sequential(layers).save(path)
+
+
+def real(
+    test: Callable[[Fleet, list[ChildWorker]], Awaitable[None]],
+    folder: Path,
+    worker: WorkerSettings = SMALL,
+    **settings: Any,
+) -> None:
+    """Runs `test` with a fleet over processes that serve `folder`."""
+
+    async def run() -> None:
+        hire, workers = hiring(worker, ENVIRON, output=io.StringIO()), []
+
+        def remembered(device: str) -> Worker:
+            workers.append(hire(device))
+            return workers[-1]
+
+        fleet = Fleet(remembered, repository=Repository(folder), settings=FleetSettings(**settings))
+        async with fleet:
+            await fleet.settled()
+            await test(fleet, workers)
+
+    in_loop(run)
+
+
+def ask(fleet: Fleet, name: str, first: float = 0.5) -> Awaitable[tuple[Result, ModelRef]]:
+    inputs = np.full((1, 4, 3), 0.5, "float32")
+    inputs[0, 0, 0] = first
+    return fleet.ask(name, None, "infer", Request({"": inputs}), id="r")
+
+
+def test_two_models_run_on_two_devices_each_in_a_process_of_its_own(folder: Path) -> None:
+    async def test(fleet: Fleet, workers: list[ChildWorker]) -> None:
+        assert len({worker.pid for worker in workers} | {os.getpid()}) == 3
+        answers = {name: (await ask(fleet, name))[0] for name in ("left", "right")}
+        assert {answer.meta["device"] for answer in answers.values()} == {"cpu:0", "cpu:1"}
+        for answer in answers.values():
+            assert answer.meta["place"].lower().endswith(answer.meta["device"])
+        assert not np.array_equal(answers["left"].tensors["outputs"], answers["right"].tensors["outputs"])
+
+    real(test, folder, replace(SMALL, logical_cpus=2))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="sees in /proc that a process has stopped")
+def test_kill_9_in_the_middle_of_a_request_is_one_error_and_the_next_request_works(folder: Path) -> None:
+    async def test(fleet: Fleet, workers: list[ChildWorker]) -> None:
+        before = (await ask(fleet, "left"))[0].tensors["outputs"]
+        pid = workers[0].pid
+        assert pid is not None
+        in_hand = asyncio.ensure_future(ask(fleet, "left", small_engine.FREEZE))
+        await small_engine.frozen(pid)
+        waiting = asyncio.ensure_future(ask(fleet, "right"))
+        await turns()
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(WorkerDied, match="SIGKILL"):
+            await in_hand
+        await waiting
+        after, _ = await ask(fleet, "left")
+        np.testing.assert_array_equal(after.tensors["outputs"], before)
+        assert {each["state"] for each in await fleet.index()} == {"READY"}
+
+    real(test, folder)
+
+
+def test_models_that_do_not_fit_together_take_turns(folder: Path) -> None:
+    async def test(fleet: Fleet, workers: list[ChildWorker]) -> None:
+        for name in ("left", "right", "left", "right"):
+            await ask(fleet, name)
+            (resident,) = (await workers[0].status()).resident
+            assert resident.name == name
+        assert {each["state"] for each in await fleet.index()} == {"READY"}
+
+    one_and_a_half = int(1.5 * 4 * (4 * (3 * 4 + 4 * 4 + 4) + 4 * 2 + 2))
+    real(test, folder, replace(SMALL, budget_bytes=one_and_a_half))
+
+
+def test_a_file_that_has_changed_answers_anew(tmp_path: Path) -> None:
+    save(tmp_path / "m.keras", 1)
+
+    async def test(fleet: Fleet, workers: list[ChildWorker]) -> None:
+        before = (await ask(fleet, "m"))[0].tensors["outputs"]
+        save(tmp_path / "m.keras", 2)
+        after = (await ask(fleet, "m"))[0].tensors["outputs"]
+        assert np.abs(after - before).max() > 1e-3
+        (tmp_path / "m.keras").write_bytes(b"broken")
+        with pytest.raises(UnsupportedModel):
+            await ask(fleet, "m")
+        (tmp_path / "m.keras").unlink()
+        with pytest.raises(UnknownModel):
+            await ask(fleet, "m")
+
+    real(test, tmp_path, rescan_s=0.0)
+
+
+def test_a_jacobian_of_the_real_engine_comes_through_the_whole_chain(folder: Path) -> None:
+    async def test(fleet: Fleet, workers: list[ChildWorker]) -> None:
+        inputs = np.linspace(-1, 1, 2 * 5 * 3).reshape(2, 5, 3)
+        asked = Request({"": inputs}, parameters={"of": "lstm.h[-1]", "wrt": "inputs", "precision": "float64"})
+        answer, ref = await fleet.ask("left", 1, "jacobian", asked, id="r")
+        assert (ref.name, answer.tensors["value"].shape) == ("left", (2, 4, 5, 3))
+        assert answer.tensors["value"].dtype == np.float64
+        assert answer.meta["device"] == "cpu:0"
+        assert {"queue", "compute"} <= answer.meta["timings"].keys()
+        final = Request({"": inputs}, parameters={"points": ["lstm.h[-1]"], "precision": "float64"})
+        nudge = np.zeros_like(inputs)
+        nudge[:, 2, 1] = 1e-6
+        above, below = [
+            (await fleet.ask("left", 1, "states", replace(final, inputs={"": inputs + s * nudge}), id="r"))[0]
+            for s in (1, -1)
+        ]
+        difference = (above.tensors["lstm.h[-1]"] - below.tensors["lstm.h[-1]"]) / 2e-6
+        np.testing.assert_allclose(answer.tensors["value"][:, :, 2, 1], difference, atol=1e-8)
+
+    real(test, folder, WorkerSettings())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not Path("/dev/nvidiactl").exists(), reason="there is no NVIDIA card here")
+def test_every_card_has_a_worker_and_out_of_memory_leaves_it_healthy(folder: Path) -> None:
+    async def test(fleet: Fleet, workers: list[ChildWorker]) -> None:
+        devices = {(await worker.status()).device for worker in workers}
+        assert all(device.startswith("gpu:") for device in devices)
+        with pytest.raises(OutOfMemory):
+            await ask(fleet, "left", small_engine.DEVOUR)
+        answer, _ = await ask(fleet, "left")
+        assert answer.meta["device"].startswith("gpu:")
+
+    real(test, folder)

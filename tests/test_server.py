@@ -6,10 +6,15 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Iterator
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import msgpack
 import numpy as np
 import pytest
@@ -17,11 +22,12 @@ from starlette.testclient import TestClient
 
 from tapehead import errors
 from tapehead.operations import OPERATIONS, Card, PointInfo, Request, Result, TensorSpec, check
-from tapehead.scheduling import Observer, Silent
+from tapehead.scheduling import Fleet, Observer, Silent
 from tapehead.server import media
 from tapehead.server.app import create_app
+from tapehead.server.run import Server, listen, uvicorn_config
 from tapehead.server.settings import SETTINGS, Settings, read_bool, read_bytes, read_names, refusal
-from tapehead.worker.protocol import ModelRef
+from tapehead.worker.protocol import Job, ModelRef, WorkerStatus
 
 CARD = Card(
     name="toy",
@@ -103,6 +109,35 @@ class StandIn:
         return Result(tensors, {plan.name: plan.axes for plan in plans}, meta), ModelRef(name, 2)
 
 
+class Held:
+    """A worker that answers nothing until it is let go."""
+
+    def __init__(self) -> None:
+        self.taken, self.free = threading.Event(), threading.Event()
+
+    async def start(self) -> WorkerStatus:
+        return await self.status()
+
+    async def status(self) -> WorkerStatus:
+        return WorkerStatus("cpu:0", ("cpu:0",), 0, 0)
+
+    async def load(self, ref: ModelRef) -> Card:
+        return replace(CARD, version=ref.version)
+
+    async def unload(self, name: str, version: int) -> None: ...
+
+    async def run(self, jobs: Sequence[Job]) -> list[Result]:
+        self.taken.set()
+        await asyncio.to_thread(self.free.wait, 60)
+        return [Result({"value": np.ones(1)}, {"value": ("batch",)}, {})] * len(jobs)
+
+    async def lost(self) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    async def close(self) -> None: ...
+
+
 @pytest.fixture
 def fleet() -> StandIn:
     return StandIn()
@@ -132,10 +167,12 @@ def test_the_server_tells_its_name_and_extensions(client: TestClient) -> None:
 
 
 def test_health_follows_the_fleet(client: TestClient, fleet: StandIn) -> None:
-    assert client.get("/v2/health/live").status_code == client.get("/v2/health/ready").status_code == 200
+    paths = ("/v2/health/live", "/v2/health/ready", "/v2/models/toy/ready")
+    assert [client.get(path, headers={"Accept": "text/plain"}).status_code for path in paths] == [200, 200, 200]
     fleet.ready = False
-    assert client.get("/v2/health/live").status_code == 200
-    assert client.get("/v2/health/ready").status_code == client.get("/v2/models/toy/ready").status_code == 503
+    assert [client.get(path).status_code for path in paths] == [200, 503, 503]
+    said = [client.get(path).json() for path in paths]
+    assert said == [{"live": True}, {"live": True, "ready": False}, {"name": "toy", "ready": False}]
 
 
 def test_a_models_metadata_is_the_protocols_and_ours(client: TestClient) -> None:
@@ -255,7 +292,7 @@ def test_what_breaks_is_logged_and_not_told(
 def test_no_such_path_and_no_such_method_are_problems(client: TestClient) -> None:
     for method, path, status, code in (
         ("GET", "/nowhere", 404, "unknown_path"),
-        ("GET", "/v2/", 404, "unknown_path"),
+        ("GET", "/v2/models/toy/", 404, "unknown_path"),
         ("DELETE", "/v2", 405, "method_not_allowed"),
         ("GET", JACOBIAN, 405, "method_not_allowed"),
     ):
@@ -373,7 +410,8 @@ def test_keys_are_not_shown() -> None:
 def test_without_keys_a_web_page_of_another_site_is_refused(fleet: StandIn) -> None:
     away, here, home = "https://example.org", "http://localhost:3000", "http://box:8000"
     with client_of(fleet) as client:
-        assert client.get("/v2", headers={"Origin": away}).json()["code"] == "unauthorized"
+        for origin in (away, "null", "http://[", "http://localhost.example.org", "http://127.0.0.1.example.org"):
+            assert client.get("/v2", headers={"Origin": origin}).json()["code"] == "unauthorized"
         assert client.get("/v2", headers={"Origin": home, "Host": "box:8000"}).status_code == 401
         assert client.get("/v2", headers={"Origin": here}).status_code == 200
     with client_of(fleet, allow_anonymous=True) as client:
@@ -413,8 +451,8 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
 def test_sizes_and_switches_are_read_as_people_write_them() -> None:
     assert [read_bytes(text) for text in ("12", "1KiB", "1.5 MB", "2gib")] == [12, 1024, 1_500_000, 2**31]
     assert [read_bool(text) for text in ("1", "Yes", "off")] == [True, True, False]
-    for wrong in ("much", "1 parsec", ""):
-        with pytest.raises(ValueError, match=r"bytes|float"):
+    for wrong in ("much", "1 parsec", "", "-1", "nan", "1e9"):
+        with pytest.raises(ValueError, match="bytes"):
             read_bytes(wrong)
 
 
@@ -468,3 +506,47 @@ def test_the_figures_are_the_applications_own(client: TestClient, fleet: StandIn
     assert 'tapehead_stage_seconds_sum{operation="jacobian",stage="compute"} 0.5' in page.text
     with client_of(fleet) as another:
         assert "jacobian" not in another.get("/metrics").text
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_a_server_told_to_stop_refuses_new_work_and_finishes_what_it_took(http: str) -> None:
+    pytest.importorskip(http)
+    worker, settings = Held(), Settings(log_level="error")
+    fleet = Fleet(lambda _: worker, live=["toy"])  # type: ignore[arg-type,return-value]
+    with listen("127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = Server(uvicorn_config(create_app(settings, fleet), settings, http), fleet, graceful=50)
+        serving = threading.Thread(target=server.run, args=([listener],))
+        serving.start()
+        while httpx2.get(f"{url}/v2/health/ready").status_code != 200:
+            pass
+        replies: list[httpx2.Response] = []
+        asking = threading.Thread(target=lambda: replies.append(httpx2.post(url + JACOBIAN, json=BODY, timeout=60)))
+        asking.start()
+        assert worker.taken.wait(60)
+        server.handle_exit(signal.SIGTERM, None)
+        while httpx2.get(f"{url}/v2/health/ready").status_code == 200:
+            pass
+        refused = httpx2.post(url + JACOBIAN, json=BODY)
+        assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "draining", "1")
+        assert httpx2.get(f"{url}/v2/health/live").status_code == 200
+        worker.free.set()
+        asking.join(60)
+        serving.join(60)
+    assert [reply.status_code for reply in replies] == [200]
+    assert not serving.is_alive()
+
+
+def test_small_replies_are_sent_at_once() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_the_page_on_http_names_every_error_with_its_status() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "http.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d{3}) \| (.*?) \|", page, re.M)
+    told = {code: int(status) for status, codes in rows for code in codes.split("`")[1::2]}
+    abstract = {"bad_request", "unavailable", "unreachable"}
+    assert told == {code: kind.status for code, kind in errors.BY_CODE.items() if code not in abstract}

@@ -1,6 +1,6 @@
 """What the five write-ups ask for (A1 to A4, B1, B3, D2 to D4), over HTTP from the client and in process.
 
-Each test runs twice, against a real server process that serves saved files, and against the same files in process.
+Each test runs twice: against a real server process that serves saved files, and against the live models in process.
 The references are plain tapes over cells unrolled by hand, as the write-ups have them.
 """
 
@@ -49,21 +49,15 @@ def networks() -> dict[str, Any]:
     return {name: architectures.with_random_weights(model, seed=5) for name, model in made.items()}
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The models as files."""
-    path = tmp_path_factory.mktemp("models")
-    for name, model in networks().items():
-        model.save(path / f"{name}.keras")
-    return path
-
-
 @pytest.fixture(scope="session", params=["over HTTP", "in process"])
-def client(request: pytest.FixtureRequest, folder: Path) -> Iterator[tapehead.Client]:
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tapehead.Client]:
     if request.param == "in process":
-        with tapehead.Client(models=folder, timeout=None) as client:
+        with tapehead.Client(models=networks(), timeout=None) as client:
             yield client
     else:
+        folder = tmp_path_factory.mktemp("models")
+        for name, model in networks().items():
+            model.save(folder / f"{name}.keras")
         with serving(folder) as url, tapehead.Client(url, timeout=None) as client:
             yield client
 
@@ -174,7 +168,7 @@ def test_a4_the_full_jacobian_sums_over_units_to_that_gradient(client: tapehead.
     layer, state = point.split(".")[0], int(point.endswith("c"))
     assert_agree(answer.value.sum(1), tape_gradient(name, layer, -1, state), "sum over units", TAPE)
     x = tf.constant(series()[:2])
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
         target = unrolled(name, layer, x)[0][-1][state]
     whole = tape.batch_jacobian(target, x, experimental_use_pfor=False)

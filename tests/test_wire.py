@@ -260,6 +260,13 @@ def test_a_null_is_as_good_as_nothing_for_lengths_and_initial_states():
 # ---- what is refused
 
 GOOD = msgpack.packb({"inputs": tensor()})
+MANY_KEYS = (
+    b"\xdf"
+    + struct.pack(">I", 10**5 + 1)
+    + msgpack.packb({**dict.fromkeys(map(str, range(10**5 - 1)), 0), "last": 0})[5:]
+    + msgpack.packb("last")
+    + b"\0"
+)
 REFUSED_MSGPACK = {
     "an empty body": (b"", MalformedBody, "cut short"),
     "half a body": (GOOD[:-7], MalformedBody, "cut short"),
@@ -273,6 +280,7 @@ REFUSED_MSGPACK = {
     "a whole number as key": (msgpack.packb({1: 2}), MalformedBody, "text keys"),
     "bytes as key": (msgpack.packb({b"inputs": 2}), MalformedBody, "not text"),
     "a key twice": (b"\x82\xa1a\x01\xa1a\x02", MalformedBody, "'a' twice"),
+    "a key twice among very many": (MANY_KEYS, MalformedBody, "'last' twice"),
     "text that is no UTF-8": (b"\x81\xa2\xff\xfe\x01", MalformedBody, "utf-8"),
     "deep nesting": (b"\x91" * 1000 + b"\xc0", MalformedBody, f"deeper than {MAX_DEPTH}"),
     "a claim of four thousand million entries": (b"\xdd\xff\xff\xff\xff", MalformedBody, "cut short"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import io
 import os
 import signal
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,8 +38,10 @@ from tapehead.errors import (
     WorkerDied,
 )
 from tapehead.operations import Request, Result
-from tapehead.worker import crossing, process
+from tapehead.worker import crossing
+from tapehead.worker.channel import Channel
 from tapehead.worker.child import ChildWorker, Limits
+from tapehead.worker.process import environment
 from tapehead.worker.protocol import Job, ModelRef, Resident, Worker, WorkerSettings, WorkerStatus
 from tapehead.worker.thread import ThreadWorker
 from tapehead.worker.transport import INLINE_BYTES, Inbox, pack, receive, send
@@ -306,15 +310,38 @@ def test_a_live_model_is_used_as_it_is_at_every_call(run: Run[Any]) -> None:
 # -- a process ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def child(run: Run[Any]) -> Iterator[ChildWorker]:
-    limits = Limits(silence_s=3.0, run_s=30.0)
-    made = ChildWorker(SMALL, ENVIRON, limits, output=io.StringIO())
-    run(made.start())
+class Skewed:
+    """The real clock, set ahead."""
+
+    ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
+@pytest.fixture(scope="module")
+def clock() -> Skewed:
+    return Skewed()
+
+
+@pytest.fixture(scope="module")
+def process(run: Run[Any], clock: Skewed) -> Iterator[ChildWorker]:
+    made = ChildWorker(SMALL, ENVIRON, output=io.StringIO(), clock=clock)
     yield made
     run(made.close())
 
 
+@pytest.fixture
+def child(process: ChildWorker, run: Run[Any]) -> ChildWorker:
+    """A worker in a process, started again if the test before has ended it."""
+    try:
+        run(process.status())
+    except WorkerDied:
+        run(process.start())
+    return process
+
+
+@pytest.mark.slow
 def test_out_of_memory_is_an_answer_and_the_next_job_is_computed(
     child: ChildWorker, run: Run[Any], ref: ModelRef
 ) -> None:
@@ -342,38 +369,65 @@ def test_kill_9_in_the_middle_of_a_request_is_told_at_once_and_a_new_process_goe
     assert descriptors() == before
 
 
+@on_linux
 def test_calls_in_hand_when_the_process_is_killed_all_end(child: ChildWorker, run: Run[Any], ref: ModelRef) -> None:
     async def killed() -> list[Any]:
-        calls = [asyncio.create_task(child.run([job(ref, small_engine.DAWDLE)])) for _ in range(3)]
-        await asyncio.sleep(0.2)
         assert child.pid is not None
+        calls = [asyncio.create_task(child.run([job(ref, small_engine.FREEZE)])) for _ in range(3)]
+        await small_engine.frozen(child.pid)
         os.kill(child.pid, signal.SIGKILL)
         return await asyncio.gather(*calls, return_exceptions=True)
 
     assert [type(answer) for answer in run(killed())] == [WorkerDied] * 3
 
 
-def test_a_frozen_process_is_found_out_by_its_silence(child: ChildWorker, run: Run[Any], ref: ModelRef) -> None:
-    with pytest.raises(WorkerDied, match="no sign of life"):
-        run(child.run([job(ref, small_engine.FREEZE)]))
-
-
-def test_a_batch_over_its_limit_ends_the_process_but_waiting_for_ones_turn_does_not_count(
-    run: Run[Any], ref: ModelRef
+@on_linux
+def test_a_frozen_process_is_found_out_by_its_silence(
+    child: ChildWorker, run: Run[Any], ref: ModelRef, clock: Skewed
 ) -> None:
-    async def three() -> tuple[list[Any], Any]:
-        made = ChildWorker(SMALL, ENVIRON, Limits(run_s=2 * small_engine.DAWDLE_S), output=io.StringIO())
-        await made.start()
-        short = [made.run([job(ref, small_engine.DAWDLE)]) for _ in range(4)]
-        inside = await asyncio.gather(*short)
-        over = await asyncio.gather(made.run([job(ref, small_engine.DAWDLE)] * 10), return_exceptions=True)
-        await made.close()
-        return inside, over[0]
+    async def frozen() -> None:
+        asked = asyncio.create_task(child.run([job(ref, small_engine.FREEZE)]))
+        assert child.pid is not None
+        await small_engine.frozen(child.pid)
+        clock.ahead_s += 61.0
+        await asked
 
-    inside, over = run(three())
-    assert all(isinstance(answers[0], Result) for answers in inside)
-    assert isinstance(over, WorkerDied)
-    assert "on one call" in over.detail
+    with pytest.raises(WorkerDied, match="no sign of life for 6"):
+        run(frozen())
+
+
+def test_a_batch_over_its_limit_ends_the_process(run: Run[Any], ref: ModelRef) -> None:
+    async def over() -> None:
+        made = ChildWorker(SMALL, ENVIRON, Limits(run_s=0.1), output=io.StringIO())
+        await made.start()
+        try:
+            await made.run([job(ref, small_engine.DAWDLE)] * 10)
+        finally:
+            await made.close()
+
+    with pytest.raises(WorkerDied, match="on one call"):
+        run(over())
+
+
+def test_a_call_that_waits_for_those_before_it_is_not_overdue(run: Run[Any]) -> None:
+    async def three() -> list[float | None]:
+        here, there = socket.socketpair()
+        now, seen = [0.0], []
+        with there:
+            channel = Channel(here, lambda: now[0])
+            calls = [asyncio.create_task(channel.call("run", None, 10.0)) for _ in range(2)]
+            await asyncio.sleep(0)
+            now[0] = 9.0
+            seen.append(channel.overdue_s())
+            send(there, {"call": 1, "value": None})
+            await calls[0]
+            for now[0] in (18.0, 20.0):
+                seen.append(channel.overdue_s())
+            await channel.close(WorkerDied())
+            await asyncio.gather(*calls, return_exceptions=True)
+        return seen
+
+    assert run(three()) == [None, None, 11.0]
 
 
 def test_a_cancelled_call_leaves_the_others_their_answers(child: ChildWorker, run: Run[Any], ref: ModelRef) -> None:
@@ -412,6 +466,58 @@ def test_a_process_that_cannot_start_says_why(run: Run[Any]) -> None:
             run(ChildWorker(settings, ENVIRON, output=io.StringIO()).start())
 
 
+CELLS = """
+import keras
+
+@keras.saving.register_keras_serializable("brought")
+class Brought(keras.layers.Layer):
+    def __init__(self, units, **rest):
+        super().__init__(**rest)
+        self.units = self.state_size = units
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(input_shape[-1], self.units), name="scale")
+
+    def call(self, inputs, states):
+        h = states[0] + inputs @ self.scale
+        return h, [h]
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+"""
+
+
+def test_custom_cells_come_from_modules_named_at_start_and_from_installed_packages(
+    run: Run[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("here", "installed"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "brought_cells.py").write_text(CELLS)
+    plugin = tmp_path / "installed" / "brought-1.dist-info"
+    plugin.mkdir()
+    (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: brought\nVersion: 1\n")
+    (plugin / "entry_points.txt").write_text("[tapehead.cells]\nbrought = brought_cells\n")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.syspath_prepend(str(tmp_path / "here"))
+    cells = importlib.import_module("brought_cells")
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((None, 3)), keras.layers.RNN(cells.Brought(2))]).save(path)
+    installed = {**ENVIRON, "PYTHONPATH": os.pathsep.join([str(tmp_path / "installed"), ENVIRON["PYTHONPATH"]])}
+
+    async def load(imports: tuple[str, ...], environ: dict[str, str]) -> Any:
+        made = ChildWorker(replace(SMALL, imports=imports), environ, output=io.StringIO())
+        await made.start()
+        try:
+            return await made.load(ModelRef("m", 1, str(path)))
+        finally:
+            await made.close()
+
+    with pytest.raises(UnsupportedModel, match=r"brought>Brought.*--import MODULE"):
+        run(load((), ENVIRON))
+    assert run(load(("brought_cells",), ENVIRON)).name == "m"
+    assert run(load((), installed)).name == "m"
+
+
 def test_a_process_ends_when_its_parent_is_gone() -> None:
     program = (
         "import asyncio, os, sys, time\n"
@@ -438,11 +544,11 @@ def test_a_process_ends_when_its_parent_is_gone() -> None:
 
 def test_a_childs_environment_finds_this_package_and_caches_kernels() -> None:
     settings = WorkerSettings(cache_dir="/cache")
-    made = process.environment(settings, {"PYTHONPATH": "/mine", "TF_CPP_MIN_LOG_LEVEL": "0"})
+    made = environment(settings, {"PYTHONPATH": "/mine", "TF_CPP_MIN_LOG_LEVEL": "0"})
     assert made["PYTHONPATH"].split(os.pathsep)[0] == "/mine"
     assert made["TF_CPP_MIN_LOG_LEVEL"] == "0"
     assert made["CUDA_CACHE_PATH"] == "/cache/cuda"
-    assert "/cache/xla" in made["TF_XLA_FLAGS"]
+    assert "=/cache/xla " in made["TF_XLA_FLAGS"]
 
 
 # -- without TensorFlow ------------------------------------------------------------------------------------------------

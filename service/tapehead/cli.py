@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,8 @@ def _demo_models(imports: tuple[str, ...]) -> dict[str, Any]:
 def _demo(values: Mapping[str, Any]) -> int:
     from tapehead.demo.run import run
 
+    # Told to end, the demo ends its server too: as an exception, so that every `with` is left.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     return run(Path(values["out"]), keep=values["keep"])
 
 
@@ -113,7 +116,8 @@ def _serve_options() -> Sequence[Option]:
 
     flags = {"imports": "--import"}
     return [
-        Option(one.name, one.read, one.default, one.doc, flags.get(one.name, one.flag), one.variable) for one in SETTINGS
+        Option(one.name, one.read, one.default, one.doc, flags.get(one.name, one.flag), one.variable)
+        for one in SETTINGS
     ]
 
 
@@ -164,24 +168,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(parser: argparse.ArgumentParser, option: Option, *, positional: bool) -> None:
-    """One option: a switch, a flag that may be given again and again, or a flag with a value. None: not given."""
+    """One option: a switch (with a `--no-` twin), a flag that may be repeated, or one with a value. None: not given."""
     doc = f"{option.doc} [{option.variable}{_shown(option.default)}]".replace("%", "%%")
     if positional:
         parser.add_argument(option.name, nargs="?", metavar=option.name.upper(), help=doc)
     elif isinstance(option.default, bool):
-        parser.add_argument(option.flag, dest=option.name, action="store_const", const="true", help=doc)
+        parser.add_argument(option.flag, dest=option.name, action=argparse.BooleanOptionalAction, help=doc)
     elif isinstance(option.default, tuple):
         parser.add_argument(option.flag, dest=option.name, action="append", metavar="NAME", help=doc)
     else:
         parser.add_argument(option.flag, dest=option.name, metavar="VALUE", help=doc)
 
 
-def _value(option: Option, given: str | list[str] | None) -> Any:
+def _value(option: Option, given: str | list[str] | bool | None) -> Any:
     """The option's value: of its flag, else of its twin in the environment, else its default.
 
     Raises:
         ValueError: the text cannot be read; the message names the flag or the variable.
     """
+    if isinstance(given, bool):
+        return given
     source, text = option.flag, ",".join(given) if isinstance(given, list) else given
     if text is None:
         source, text = option.variable, os.environ.get(option.variable)

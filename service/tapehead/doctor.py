@@ -104,12 +104,15 @@ def _devices() -> Finding:
 
 def _jacobian() -> Finding:
     """d lstm.h[-1] / d inputs of a demo model through the in-process client, timed, held against differences."""
+    import keras
+
     import tapehead
     from tapehead.demo import models_folder
     from tapehead.demo.studies import sunspots
 
     inputs = sunspots().inputs[-1:].astype(np.float64)
-    with tapehead.Client(models=models_folder()) as client:
+    live = keras.models.load_model(models_folder() / "sunspots.keras")
+    with tapehead.Client(models={"sunspots": live}) as client:
         model = client.model("sunspots")
         seconds, answer = _timed(lambda: model.jacobian(inputs, of="lstm.h[-1]", wrt="inputs", precision="float64"))
         again, _ = _timed(lambda: model.jacobian(inputs, of="lstm.h[-1]", wrt="inputs", precision="float64"))

@@ -52,21 +52,25 @@ class Case:
 
 
 @cache
+def network(name: str) -> Any:
+    """The model of an architecture."""
+    return architectures.build(name)
+
+
+@cache
 def case(name: str) -> Case:
     """The case of an architecture: invalid timesteps in those that mask."""
-    model = architectures.build(name)
-    inputs = architectures.data(model)
+    inputs = architectures.data(network(name))
     if name in architectures.MASKED or name in architectures.EMBEDDED:
         inputs = architectures.masked(inputs, HOLES)
-    return Case(model, inputs, Oracle(model)(inputs))
+    return Case(network(name), inputs, Oracle(network(name))(inputs))
 
 
 @cache
 def case_with_lengths(name: str, lengths: Sequence[int] = LENGTHS) -> Case:
     """The case of an architecture with sequences of these lengths, and what is beyond them arbitrary."""
-    model = case(name).model
-    inputs = architectures.data(model)
-    return Case(model, inputs, Oracle(model)(inputs, lengths=lengths))
+    inputs = architectures.data(network(name))
+    return Case(network(name), inputs, Oracle(network(name))(inputs, lengths=lengths))
 
 
 @cache

@@ -18,7 +18,7 @@ ACTIVATIONS = {
     "linear": lambda x: x,
     "tanh": jnp.tanh,
     "sigmoid": lambda x: 1 / (1 + jnp.exp(-x)),
-    "relu": lambda x: jnp.maximum(x, 0),
+    "relu": lambda x: jnp.where(x > 0, x, 0.0),
     "softplus": lambda x: jnp.log1p(jnp.exp(x)),
     "softsign": lambda x: x / (1 + jnp.abs(x)),
     "softmax": lambda x: jnp.exp(x) / jnp.sum(jnp.exp(x), -1, keepdims=True),

@@ -108,8 +108,10 @@ def repeated(row: Any, times: int) -> Any:
 
 def forward(model: Any, row: Any, nudges: Any) -> Run:
     """One sequence through the formulas, with the masks that the un-nudged sequence chooses."""
-    given = run_whole(Run(formulas, {}, row["initial"]), model, row["inputs"])
-    return run_whole(Run(formulas, nudges, row["initial"], held=given.masks), model, row["inputs"])
+    held = None
+    if any(isinstance(layer, keras.layers.Masking | keras.layers.Embedding) for layer in model._flatten_layers()):
+        held = run_whole(Run(formulas, {}, row["initial"]), model, row["inputs"]).masks
+    return run_whole(Run(formulas, nudges, row["initial"], held=held), model, row["inputs"])
 
 
 def is_differentiable(point: str, value: Any) -> bool:

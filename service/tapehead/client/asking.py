@@ -39,11 +39,14 @@ class Subject:
     metadata: Mapping[str, Any]
 
     @functools.cached_property
-    def lasting_states(self) -> frozenset[str]:
-        """The points that repeat their last value at padding: the states of layers that run forward."""
+    def last_timesteps(self) -> Mapping[str, int]:
+        """By the states' points, the timestep that their layer runs last: -1, or 0 where it runs backward."""
         recurrent: Mapping[str, Mapping[str, Any]] = self.metadata.get("recurrent", {})
-        forward = {layer: info for layer, info in recurrent.items() if info.get("direction", "forward") == "forward"}
-        return frozenset(f"{layer}.{state}" for layer, info in forward.items() for state in info.get("states", ()))
+        return {
+            f"{layer}.{state}": 0 if info.get("direction") == "backward" else -1
+            for layer, info in recurrent.items()
+            for state in info.get("states", ())
+        }
 
 
 def list_models(manner: Manner) -> Flow[list[ModelEntry]]:
@@ -68,7 +71,7 @@ def ask(subject: Subject, operation: str, request: Request, manner: Manner) -> F
             raise
         answers = yield from _ask_each(subject, operation, parts, manner)
         timesteps = next(array.shape[1] for array in request.inputs.values())
-        answer = together(parts, answers, timesteps, subject.lasting_states)
+        answer = together(parts, answers, timesteps, subject.last_timesteps)
         if answer is None:
             raise
         return answer

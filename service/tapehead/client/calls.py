@@ -9,7 +9,7 @@ from __future__ import annotations
 import email.utils
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 from tapehead.errors import Deadline, TapeheadError, TryAgain, Unreachable, from_problem
@@ -90,7 +90,8 @@ def exchange(call: Call, manner: Manner) -> Flow[Received]:
         TapeheadError: as the server says, or `Unreachable`.
     """
     call = replace(call, headers={**_headers(manner), **call.headers})
-    for attempt in range(manner.retries + 1):
+    attempt = 0
+    while True:
         outcome = yield call
         error = outcome if isinstance(outcome, TapeheadError) else problem_in(outcome, manner.clock)
         if error is None:
@@ -98,21 +99,21 @@ def exchange(call: Call, manner: Manner) -> Flow[Received]:
             return outcome
         error.request_id = error.request_id or call.headers["x-request-id"]
         wait = wait_before_retry(error, attempt, manner)
-        if wait is None or attempt == manner.retries:
+        if wait is None:
             raise error
         call = replace(call, wait=wait)
-    raise AssertionError("the last attempt returns or raises")
+        attempt += 1
 
 
 def wait_before_retry(error: TapeheadError, attempt: int, manner: Manner) -> float | None:
-    """The seconds to wait before a call that failed is made again; None where that would not help.
+    """The seconds to wait before a call that failed is made again; None where it is not.
 
-    A passed deadline is not retried: the caller's time is over. Nor is a server that asks for too long a wait.
+    A passed deadline is not tried again: the caller's time is over. Nor where a server asks for too long a wait.
     """
     if isinstance(error, Deadline) or not isinstance(error, TryAgain | Unreachable):
         return None
     asked = error.retry_after or 0.0
-    if asked > MAX_RETRY_AFTER:
+    if attempt >= manner.retries or asked > MAX_RETRY_AFTER:
         return None
     backoff = min(manner.longest_wait, manner.first_wait * 2.0**attempt)
     return asked + backoff * (1 - manner.random() / 2)
@@ -146,17 +147,13 @@ def _headers(manner: Manner) -> dict[str, str]:
 
 def _retry_after(headers: Mapping[str, str], clock: Callable[[], float]) -> float | None:
     """Retry-After in seconds from now: RFC 9110 allows seconds or a date."""
-    text: Any = headers.get("retry-after")
-    if text is None:
-        return None
+    text = headers.get("retry-after", "").strip()
+    if text.isdecimal():
+        return float(text)
     try:
-        return max(0.0, float(text) if text.strip().isdecimal() else _seconds(text) - clock())
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - clock())
     except ValueError:
         return None
-
-
-def _seconds(date: str) -> float:
-    return email.utils.parsedate_to_datetime(date).timestamp()
 
 
 __all__ = ["MSGPACK", "Call", "Flow", "Manner", "Outcome", "Received", "exchange", "get", "model_path", "post"]

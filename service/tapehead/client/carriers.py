@@ -68,10 +68,13 @@ class HTTP:
         """The response to a call, or why there is none."""
         try:
             response = self._client.send(_request(self._client, call), stream=True)
-            download = _Download(response, self._progress)
-            for chunk in response.iter_bytes():
-                download.take(chunk)
-            return download.received
+            try:
+                download = _Download(response, self._progress)
+                for chunk in response.iter_bytes():
+                    download.take(chunk)
+                return download.received
+            finally:
+                response.close()
         except httpx2.RequestError as error:
             return _lost(error, call)
 
@@ -97,10 +100,13 @@ class AsyncHTTP:
         """The response to a call, or why there is none."""
         try:
             response = await self._client.send(_request(self._client, call), stream=True)
-            download = _Download(response, self._progress)
-            async for chunk in response.aiter_bytes():
-                download.take(chunk)
-            return download.received
+            try:
+                download = _Download(response, self._progress)
+                async for chunk in response.aiter_bytes():
+                    download.take(chunk)
+                return download.received
+            finally:
+                await response.aclose()
         except httpx2.RequestError as error:
             return _lost(error, call)
 

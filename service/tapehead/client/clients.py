@@ -61,6 +61,10 @@ class _Shell:
     def _start(self) -> None:
         raise NotImplementedError
 
+    def _check_open(self) -> None:
+        if self._state != "open":
+            raise RuntimeError(f"{self!r} cannot be asked: it is opened by `with` or `async with`, once")
+
     def __repr__(self) -> str:
         where = self._url if self._models is None else f"in process, {_described(self._models)}"
         return f"<{type(self).__name__} {where}: {self._state}>"
@@ -76,7 +80,7 @@ class Client(_Shell):
         url: the server; else TAPEHEAD_URL, else http://127.0.0.1:8000.
         api_key: sent as a bearer token; else TAPEHEAD_API_KEY, else none.
         models: a folder of models, or live Keras models by name, to be served in this process.
-        timeout: seconds that each attempt has; None waits as long as it takes.
+        timeout: seconds that each attempt has, as far as the server allows; None leaves it to the server.
         retries: how often a call that failed in passing is made again.
         progress: called with (bytes so far, bytes in all) while a large answer comes; True shows a bar on standard
             error, False nothing, None a bar in a terminal.
@@ -113,6 +117,7 @@ class Client(_Shell):
         self._state = "open"
 
     def _run(self, flow: Flow[T]) -> T:
+        self._check_open()
         try:
             call = next(flow)
             while True:
@@ -167,8 +172,7 @@ class AsyncClient(_Shell):
             self._state = "open"
 
     async def _run(self, flow: Flow[T]) -> T:
-        if self._state != "open":
-            raise RuntimeError(f"{self!r}: enter it with `async with` before it is asked")
+        self._check_open()
         try:
             call = next(flow)
             while True:

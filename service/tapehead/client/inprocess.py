@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from concurrent.futures import Future
-from contextlib import ExitStack, asynccontextmanager
-from typing import Any, TypeVar
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, TypeVar
 
 import httpx2
-from anyio.from_thread import start_blocking_portal
 
 from tapehead.client.calls import Call, Outcome
 from tapehead.client.carriers import AsyncHTTP, options
@@ -23,7 +24,6 @@ from tapehead.errors import Internal
 Models = str | os.PathLike[str] | Mapping[str, object]
 """A folder of models, or live Keras models by name."""
 
-S = TypeVar("S")
 T = TypeVar("T")
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -34,33 +34,60 @@ _URL = "http://in-process"
 
 
 class InProcess:
-    """Carries calls to an application on an event loop in a thread of its own, and holds up the caller's."""
+    """Carries calls to an application on an event loop in a thread of its own, and holds up the caller's.
+
+    The thread is a daemon and nothing waits for it unasked: a process that forgets to close its client still ends.
+    """
 
     def __init__(self, models: Models, timeout: float | None) -> None:
-        with ExitStack() as opened:
-            self._portal = opened.enter_context(start_blocking_portal(name="tapehead"))
-            self._inner = opened.enter_context(self._portal.wrap_async_context_manager(serving(models, timeout)))
-            self._opened = opened.pop_all()
+        started: Future[_Running] = Future()
+        self._ended: Future[None] = Future()
+        threading.Thread(target=self._live, args=(models, timeout, started), name="tapehead", daemon=True).start()
+        self._running = started.result()
 
     def send(self, call: Call) -> Outcome:
         """The response to a call."""
-        return self._wait(self._inner.send, call)
+        return self._wait(self._running.carrier.send(call))
 
     def sleep(self, seconds: float) -> None:
         """Waits."""
-        self._wait(self._inner.sleep, seconds)
+        time.sleep(seconds)
 
     def close(self) -> None:
         """Shuts the application down and ends the thread."""
-        self._opened.close()
+        self._running.loop.call_soon_threadsafe(self._running.stop.set)
+        self._ended.result()
 
-    def _wait(self, work: Callable[[S], Awaitable[T]], argument: S) -> T:
-        future: Future[T] = self._portal.start_task_soon(work, argument)
+    def _live(self, models: Models, timeout: float | None, started: Future[_Running]) -> None:
+        try:
+            asyncio.run(_run(models, timeout, started))
+        except BaseException as error:  # noqa: BLE001  # the thread's boundary: whoever waits for it is told
+            (self._ended if started.done() else started).set_exception(error)
+        else:
+            self._ended.set_result(None)
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._running.loop)
         try:
             return future.result()
-        except BaseException:  # Ctrl-C while waiting: what nobody waits for is not computed.
+        except BaseException:  # Ctrl-C while waiting: what nobody waits for any more is not computed
             future.cancel()
             raise
+
+
+class _Running(NamedTuple):
+    """An application that has started: its event loop, what carries calls to it, and what tells it to stop."""
+
+    loop: asyncio.AbstractEventLoop
+    carrier: AsyncHTTP
+    stop: asyncio.Event
+
+
+async def _run(models: Models, timeout: float | None, started: Future[_Running]) -> None:
+    async with serving(models, timeout) as carrier:
+        stop = asyncio.Event()
+        started.set_result(_Running(asyncio.get_running_loop(), carrier, stop))
+        await stop.wait()
 
 
 @asynccontextmanager
@@ -119,6 +146,7 @@ async def lifespan(application: Application) -> AsyncIterator[Application]:
         await tell("shutdown")
     finally:
         life.cancel()
+        await asyncio.wait((life,))
 
 
 class _Timed(httpx2.ASGITransport):

@@ -1,12 +1,13 @@
 """Where a layer cannot be told which timesteps are padding: one request a length, and the answers put together again.
 
-Padding is as the contract says: a state repeats its last valid timestep, and so do derivatives of it; all else is zero.
+Padding is as the contract says: a state repeats the timestep that its layer ran last, and so do derivatives of it; all
+else is zero.
 `meta.valid` tells which timesteps count, `meta.requests` how many requests were made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,12 +57,14 @@ def _holds_tensors(value: Any) -> bool:
     return any(map(_holds_tensors, value.values())) if isinstance(value, Mapping) else isinstance(value, np.ndarray)
 
 
-def together(parts: Sequence[Part], answers: Sequence[Answer], timesteps: int, states: Set[str]) -> Answer | None:
+def together(
+    parts: Sequence[Part], answers: Sequence[Answer], timesteps: int, last: Mapping[str, int]
+) -> Answer | None:
     """The parts' answers as one; None where their axes do not allow it.
 
     Args:
         timesteps: those of the padded input.
-        states: the points that repeat their last value at padding.
+        last: by the states' points, the timestep that padding repeats.
     """
     first = answers[0]
     joined: dict[str, Array] = {}
@@ -70,8 +73,9 @@ def together(parts: Sequence[Part], answers: Sequence[Answer], timesteps: int, s
         sizes = _sizes(parts, pieces, axes, timesteps)
         if sizes is None:
             return None
-        repeats = [_point(axis, name, first.asked) in states for axis in axes[1:]]
-        joined[name] = _joined(parts, pieces, sizes, repeats)
+        repeated = [last.get(_point(axis, name, first.asked)) for axis in axes[1:]]
+        joined[name] = _by_row(parts, [_grown(piece, sizes, repeated) for piece in pieces])
+        joined[name].flags.writeable = False
     return replace(first, tensors=joined, meta=_meta(parts, [answer.meta for answer in answers], timesteps))
 
 
@@ -90,27 +94,24 @@ def _sizes(parts: Sequence[Part], pieces: Sequence[Array], axes: Sequence[str], 
     return sizes
 
 
-def _joined(parts: Sequence[Part], pieces: Sequence[Array], sizes: Sequence[int], repeats: Sequence[bool]) -> Array:
-    whole = _by_row(parts, [_grown(piece, sizes, repeats) for piece in pieces])
-    whole.flags.writeable = False
-    return whole
-
-
-def _grown(piece: Array, sizes: Sequence[int], repeats: Sequence[bool]) -> Array:
-    """A piece padded at the ends of its axes (the batch apart) to `sizes`: with its last entries, or with zeros."""
-    for at, (size, repeat) in enumerate(zip(sizes, repeats, strict=True), start=1):
-        missing = [(0, size - piece.shape[at] if axis == at else 0) for axis in range(piece.ndim)]
-        piece = np.pad(piece, missing, mode="edge" if repeat and piece.shape[at] else "constant")
+def _grown(piece: Array, sizes: Sequence[int], repeated: Sequence[int | None]) -> Array:
+    """A piece padded at the ends of its axes (the batch apart) to `sizes`: with an entry of its own, or with zeros."""
+    for at, (size, entry) in enumerate(zip(sizes, repeated, strict=True), start=1):
+        present = piece.shape[at]
+        if entry is not None and present:
+            piece = piece.take([*range(present), *[entry % present] * (size - present)], axis=at)
+        else:
+            piece = np.pad(piece, [(0, size - present if axis == at else 0) for axis in range(piece.ndim)])
     return piece
 
 
-def _point(axis: str, tensor: str, asked: Mapping[str, Any]) -> str | None:
-    """The name of the point whose timesteps an axis counts, where padding may repeat it."""
+def _point(axis: str, tensor: str, asked: Mapping[str, Any]) -> str:
+    """The name of the point whose timesteps an axis counts, where padding may repeat it; else nothing."""
     texts = {"of.timestep": asked.get("of"), "timestep": tensor if asked.get("operation") == "states" else None}
     text = texts.get(axis)
     if isinstance(text, list):
         text = tensor.partition(" / ")[0] if len(text) > 1 else text[0]
-    return parse(text).name if text else None
+    return parse(text).name if text else ""
 
 
 def _meta(parts: Sequence[Part], metas: Sequence[Mapping[str, Any]], timesteps: int) -> dict[str, Any]:

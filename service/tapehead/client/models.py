@@ -20,9 +20,11 @@ Points = str | Sequence[str]
 class Model(Generic[A]):
     """A model of a server.
 
-    Every operation takes the inputs first: an array, `{input name: array}`, or a list of sequences of any lengths
-    (`lengths` says how long each is where an array is padded already), and may take `initial_states` by their points'
-    names, as an answer's `final_states` gives them. `precision` and `dry_run` go with every operation.
+    Every operation takes the inputs first: an array (batch, timesteps, features), a list of sequences (timesteps,
+    features), or `{input name: either}`. Sequences of different lengths are padded with zeros at the end and their
+    lengths are sent; an array already padded goes with `lengths`. Where a layer cannot take lengths, one request
+    a length is sent, and the answers are put together again. `initial_states` are given by their points' names, as an
+    answer's `final_states` gives them; parameters that every operation has (`precision`) go along by name.
     An operation that has no method here is asked by its name: `model.ask("hvp", x, of=…)`, or `model.hvp(x, of=…)`
     where the server has it.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -41,9 +42,10 @@ class Session:
 def run(out: Path, *, keep: bool = False) -> int:
     """Runs the demo, printing as it goes, and writes its pictures to `out`; the exit status."""
     print("Tapehead demo: what two trained recurrent models owe to the past\n")
-    print("starting a server of its own ", end="", flush=True)
     start = time.perf_counter()
     try:
+        out.mkdir(parents=True, exist_ok=True)
+        print("starting a server of its own ", end="", flush=True)
         with service.running(_dot) as url:
             print(f" ready in {time.perf_counter() - start:.1f} s, at {url}", flush=True)
             with tapehead.Client(url) as client:
@@ -51,7 +53,7 @@ def run(out: Path, *, keep: bool = False) -> int:
                     print(line, flush=True)
             if keep:
                 _wait_for_interrupt(url)
-    except service.ServerFailed as error:
+    except (service.ServerFailed, OSError) as error:
         print(f"\ntapehead demo: {error}", file=sys.stderr)
         return 1
     print(f"\nThe server has ended. The whole run took {time.perf_counter() - start:.1f} s.")
@@ -109,7 +111,7 @@ def _drivers(session: Session, study: Study, recent: int, step: str) -> Iterator
     )
     gradient = saliency.value[0, :, 0]
     held = np.abs(gradient[-recent:]).sum() / np.abs(gradient).sum()
-    yield f"\n{study.model}: which past {step}s drive the forecast of the next {step}, saliency of outputs[0] (gradient)"
+    yield f"\n{study.model}: which past {step}s drive the forecast of the next, saliency of outputs[0] (gradient)"
     yield f"  {study.unit} more for one more in that {step}; these {recent} {step}s hold {held:.1%} of the whole"
     yield from report.signed_bars(study.times[-1][-recent:].tolist(), gradient[-recent:])
 
@@ -132,7 +134,8 @@ def _times(session: Session, url: str, study: Study) -> Iterator[str]:
     yield "\nWhere the time went, in milliseconds (first: compiles; again: the same question once more)"
     yield from report.table(("question", "first", "again", *(f"of it {stage}" for stage in _STAGES)), rows)
     yield "  and the last question once more as plain HTTP and JSON, without the client:"
-    yield f"  Server-Timing: {_over_http(url, study)}"
+    header = f"Server-Timing: {_over_http(url, study)}"
+    yield textwrap.fill(header, report.WIDE, initial_indent="  ", subsequent_indent="    ")
 
 
 def _pictures(jacobian: tapehead.Answer, norms: Array, study: Study, out: Path) -> Iterator[str]:
@@ -146,7 +149,6 @@ def _pictures(jacobian: tapehead.Answer, norms: Array, study: Study, out: Path) 
         "jacobian.png": drawn([("heatmap", by_unit)], title=f"sunspots: d lstm.h[-1] / d inputs ({method})"),
         "decay.png": drawn([("norms", over_time)], title=f"sunspots: how fast the past fades ({method})"),
     }
-    out.mkdir(parents=True, exist_ok=True)
     yield "\nPictures"
     for name, figure in figures.items():
         (out / name).write_bytes(png(figure))
@@ -174,9 +176,9 @@ def _wait_for_interrupt(url: str) -> None:
 
 
 def curl_line(url: str) -> str:
-    """A line for the shell that asks the server which of six years drive the forecast of the next."""
+    """A command for the shell that asks the server which of six years drive the forecast of the next."""
     body = '{"inputs": [[[66], [46], [39], [33], [36], [11]]], "target": "outputs[0]"}'
-    return f"  curl {url}/v2/models/sunspots/saliency -d '{body}' \\\n       -H 'Content-Type: application/json'"
+    return f"  curl {url}/v2/models/sunspots/saliency -H 'Content-Type: application/json' \\\n       -d '{body}'"
 
 
 def _dot() -> None:

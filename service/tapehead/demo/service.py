@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_POLL, _PATIENCE, _GRACE = 0.1, 180.0, 20.0
+_POLL, _PATIENCE, _GRACE = 0.1, 180.0, 40.0
 
 
 class ServerFailed(Exception):
@@ -25,7 +25,7 @@ class ServerFailed(Exception):
 def running(waiting: Callable[[], None] = lambda: None) -> Iterator[str]:
     """A server of the demo's models while the block lasts; gives its address.
 
-    `waiting` is called ten times a second until the server is ready.
+    `waiting` is called once a second until the server is ready.
 
     Raises:
         ServerFailed: it ended, or was not ready in three minutes.
@@ -52,14 +52,16 @@ def _started(url: str, log: Path) -> subprocess.Popen[bytes]:
 
 
 def _until_ready(process: subprocess.Popen[bytes], url: str, log: Path, waiting: Callable[[], None]) -> None:
-    start = time.monotonic()
+    start, told = time.monotonic(), 0
     while not _ready(url):
         waited = time.monotonic() - start
         if process.poll() is not None:
             raise ServerFailed(f"the server ended with exit code {process.returncode}: {_last_words(log)}")
         if waited > _PATIENCE:
             raise ServerFailed(f"the server was not ready in {_PATIENCE:.0f} s: {_last_words(log)}")
-        waiting()
+        if waited > told + 1:
+            told += 1
+            waiting()
         time.sleep(_POLL)
 
 

@@ -1,7 +1,7 @@
 """Makes the demo's models anew: `python -m tapehead.demo.train [--out FOLDER] [MODEL …]`.
 
 Seeds are fixed and operations deterministic: the same TensorFlow on the same kind of machine makes the same weights to
-the bit. Elsewhere rounding differs, training spreads it, and forecasts agree to about a tenth of their own error.
+the bit. Elsewhere rounding differs and training spreads it; docs/demo.md tells what was measured.
 """
 
 from __future__ import annotations

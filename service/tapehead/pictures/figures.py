@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from tapehead.pictures.kinds import KINDS, fitting
 from tapehead.pictures.panel import Array, Labels, Panel, panel
 
-_WIDE, _HIGH, _DPI = 8.0, 4.0, 100
-_MOST_PANELS = 8
+_WIDE, _HIGH, _HIGH_EACH, _DPI = 8.0, 4.0, 2.6, 100
+_MOST_PANELS, _TITLE_LETTERS = 6, 95
 _QUANTITIES: Mapping[str, str] = {
     "jacobian": "d {of} / d {wrt}",
     "vjp": "cotangent · d {of} / d {wrt}",
@@ -33,31 +33,35 @@ def picture(
 ) -> Figure:
     """An answer as a figure 800 pixels wide, a panel for each tensor, the kind of each chosen by its axes.
 
-    `meta` may hold what was asked (`operation`, `of`, `wrt`, `target`, `method`), which the axes' names then say. `row`
-    is the sample that is drawn; `labels` maps an axis ("timestep", "wrt.feature") to the words at its entries.
+    `meta` may hold what was asked (`operation`, `of`, `wrt`, `target`, `method`), which the axes' names then say, and
+    which timesteps are `valid`: padding is grey. `row` is the sample that is drawn; `labels` maps an axis ("timestep",
+    "wrt.feature") to the words at its entries. One number a sample beside other tensors goes into the title.
     """
-    shown = dict(list(tensors.items())[:_MOST_PANELS])
+    single = {name: tensor for name, tensor in tensors.items() if len(tensors) > 1 and set(axes[name]) == {"batch"}}
+    several = [name for name in tensors if name not in single]
+    valid = meta["valid"][row] if meta.get("valid") else None
     panels = []
-    for name, tensor in shown.items():
+    for name in several[:_MOST_PANELS]:
         sides = _sides(name, meta)
         quantity = _quantity(name, {**meta, **sides})
-        panels.append(panel(tensor, axes[name], quantity, row=row, sides=sides, labels=labels))
-    samples = max((tensor.shape[0] for name, tensor in shown.items() if axes[name][:1] == ("batch",)), default=1)
-    notes = [title]
-    if samples > 1:
-        notes.append(f"sample {row} of {samples}")
-    if len(tensors) > len(shown):
-        notes.append(f"{len(shown)} of {len(tensors)} tensors")
-    if meta.get("precision"):
-        notes.append(str(meta["precision"]))
-    return drawn([(fitting(one), one) for one in panels], title=" · ".join(notes))
+        panels.append(panel(tensors[name], axes[name], quantity, row=row, sides=sides, labels=labels, valid=valid))
+    samples = max((tensor.shape[0] for name, tensor in tensors.items() if axes[name][:1] == ("batch",)), default=1)
+    notes = [
+        title,
+        f"sample {row} of {samples}" if samples > 1 else "",
+        f"{_MOST_PANELS} of {len(several)} tensors" if len(several) > _MOST_PANELS else "",
+        *(f"{name} {float(tensor[row]):.3g}" for name, tensor in single.items()),
+        str(meta.get("precision", "")),
+    ]
+    return drawn([(fitting(one), one) for one in panels], title=" · ".join(filter(None, notes)))
 
 
 def drawn(panels: Sequence[tuple[str, Panel]], *, title: str) -> Figure:
     """Panels below one another, each of its kind, under one title."""
-    figure = Figure(figsize=(_WIDE, _HIGH * max(1.0, math.sqrt(len(panels)))), dpi=_DPI, layout="constrained")
+    high = max(_HIGH, _HIGH_EACH * len(panels))
+    figure = Figure(figsize=(_WIDE, high), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11, wrap=True)
+    figure.suptitle(textwrap.fill(title, _TITLE_LETTERS), fontsize=11)
     for at, (kind, one) in enumerate(panels, start=1):
         KINDS[kind](figure.add_subplot(len(panels), 1, at), one)
     return figure

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from tapehead.pictures.panel import Panel, is_time
 
 DIVERGING = "RdBu_r"
-SEQUENTIAL = "cividis"
+SEQUENTIAL = "viridis"
 NOT_FINITE = "0.6"
 _MOST_NAMED = 16
 

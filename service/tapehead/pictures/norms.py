@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from tapehead.pictures.heatmap import label_axis
-from tapehead.pictures.panel import Array, Panel
+from tapehead.pictures.panel import LETTERS, Array, Panel
 
 NORMS, FIT = "#0072b2", "#d55e00"
 _MOST_MARKED = 80
@@ -45,7 +46,7 @@ def decay(norms: Array) -> Decay | None:
 
 
 def norms(axes: Axes, panel: Panel) -> None:
-    """Draws a panel of one axis on a log scale. What is zero or not finite is counted instead."""
+    """Draws a panel of one axis on a log scale. What is zero or has no value is counted instead."""
     values = np.asarray(panel.values, dtype=np.float64)
     drawable = np.isfinite(values) & (values > 0)
     marker = "o" if len(values) <= _MOST_MARKED else ""
@@ -57,12 +58,12 @@ def norms(axes: Axes, panel: Panel) -> None:
         axes.set_yscale("log")
     if not drawable.all():
         axes.plot([], [], " ", label=f"not drawn: {_missing(values)}")
-    axes.set_ylabel(panel.quantity)
+    axes.set_ylabel(textwrap.fill(panel.quantity, LETTERS))
     axes.grid(True, alpha=0.3)
     axes.legend(loc="best", frameon=False)
     label_axis(axes, "x", panel.axes[0], panel)
 
 
 def _missing(values: Array) -> str:
-    counts = {"zero": int((values == 0).sum()), "not finite": int((~np.isfinite(values)).sum())}
+    counts = {"zero": int((values == 0).sum()), "without a value": int((~np.isfinite(values)).sum())}
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "negative numbers"

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 from tapehead.errors import Internal
@@ -56,14 +57,19 @@ def claim(settings: WorkerSettings, *, own_process: bool) -> Device:
     With `own_process` TensorFlow sees that device alone, and takes its memory as it needs it.
 
     Raises:
-        Internal: there is no such device.
+        Internal: there is no such device, or Keras runs on something else than TensorFlow.
     """
+    backend = keras.config.backend()
+    if backend != "tensorflow":
+        raise Internal(f"Keras runs on {backend} here; set KERAS_BACKEND=tensorflow before it is imported")
     gpus = tf.config.list_physical_devices("GPU")
     processors = settings.logical_cpus if own_process else 0
-    visible = tuple(f"gpu:{n}" for n in range(len(gpus))) or tuple(f"cpu:{n}" for n in range(processors or 1))
-    name = settings.device or visible[0]
-    if name not in (*visible, "cpu:0"):
-        raise Internal(f"there is no device {name!r} here; devices: {', '.join(visible)}")
+    here = _names("cpu", processors or 1) if processors or not gpus else _names("gpu", len(gpus))
+    name = settings.device or here[0]
+    if name not in (*here, "cpu:0"):
+        raise Internal(f"there is no device {name!r} here; devices: {', '.join(here)}")
+    # A thread shares its process, and live models, with others: one worker is enough there.
+    visible = here if own_process else (name,)
     kind, _, number = name.partition(":")
     if kind == "cpu":
         if own_process:
@@ -75,6 +81,10 @@ def claim(settings: WorkerSettings, *, own_process: bool) -> Device:
     memory = _gpu_memory(int(number))
     place = "/GPU:0" if own_process else f"/GPU:{number}"
     return Device(name, visible, memory, int(_GPU_SHARE * memory) or _UNTOLD_BUDGET, place)
+
+
+def _names(kind: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{kind}:{number}" for number in range(count))
 
 
 def _set_up_processor(parts: int) -> None:

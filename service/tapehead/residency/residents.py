@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -34,6 +34,10 @@ class _Held(Generic[M]):
     @property
     def live(self) -> bool:
         return self.ref.path is None
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.users and not self.live
 
 
 class Residents(Generic[M]):
@@ -76,12 +80,7 @@ class Residents(Generic[M]):
 
     def evict(self, key: Key) -> None:
         """Gives a model's memory back; live ones and those in use stay, unknown ones are no error."""
-        held = self._held.get(key)
-        if held is None or held.live or held.users:
-            return
-        del self._held[key], held
-        # A model and its compiled functions refer to each other: without a collection their memory stays taken.
-        gc.collect()
+        self._evict([key])
 
     def _current(self, ref: ModelRef) -> _Held[M]:
         if self._is_outdated(ref):
@@ -99,19 +98,29 @@ class Residents(Generic[M]):
         return held is not None and not held.live and held.ref != ref
 
     def _make_room(self, ref: ModelRef, needed: int) -> None:
+        if ref.path is None:
+            return  # a live model's memory is taken already
         if needed > self.budget:
             raise UnsupportedModel(
                 f"model {ref.name!r} has {_mebibytes(needed)} of weights, and the budget of its device is "
                 f"{_mebibytes(self.budget)}: raise the budget or serve a smaller model"
             )
-        idle = [key for key, held in self._held.items() if not held.users and not held.live]
-        while needed > self.budget - self._taken():
-            if not idle:
-                raise OutOfMemory(f"model {ref.name!r} needs {_mebibytes(needed)} beside the models in use")
-            self.evict(idle.pop(0))
+        taken, leaving = sum(held.model.bytes for held in self._held.values() if not held.live), []
+        for key, held in self._held.items():
+            if taken + needed > self.budget and held.is_idle:
+                leaving.append(key)
+                taken -= held.model.bytes
+        if taken + needed > self.budget:
+            raise OutOfMemory(f"model {ref.name!r} needs {_mebibytes(needed)} beside the models in use; try again")
+        self._evict(leaving)
 
-    def _taken(self) -> int:
-        return sum(held.model.bytes for held in self._held.values() if not held.live)
+    def _evict(self, keys: Iterable[Key]) -> None:
+        idle = [key for key in keys if key in self._held and self._held[key].is_idle]
+        for key in idle:
+            del self._held[key]
+        if idle:
+            # A model and its compiled functions refer to each other: without a collection their memory stays taken.
+            gc.collect()
 
 
 def _mebibytes(size: int) -> str:

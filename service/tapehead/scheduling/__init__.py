@@ -12,7 +12,8 @@
 A request goes admission -> catalogue -> placement -> lane: backlog -> batch -> worker.
 """
 
-from tapehead.scheduling.fleet import Fleet, FleetSettings
+from tapehead.scheduling.fleet import Fleet
 from tapehead.scheduling.observer import Observer, Silent
+from tapehead.scheduling.settings import FleetSettings
 
 __all__ = ["Fleet", "FleetSettings", "Observer", "Silent"]

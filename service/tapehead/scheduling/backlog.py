@@ -59,10 +59,10 @@ class Backlog:
         """Waits until something waits."""
         await self._filled.wait()
 
-    def take(self, most: int) -> list[Waiting]:
-        """The next ones that go together, at most `most`; none if nobody wants what waited."""
+    def take(self, limit: Callable[[Job], int]) -> list[Waiting]:
+        """The next ones that go together, at most `limit` of the first; none if nobody wants what waited."""
         wanted = self._wanted()
-        batch = choose(wanted, most)
+        batch = choose(wanted, limit)
         chosen = set(batch)
         self._waiting = deque(waiting for waiting in wanted if waiting not in chosen)
         if not self._waiting:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +12,40 @@ from tapehead.worker.protocol import Job
 if TYPE_CHECKING:
     from tapehead.scheduling.backlog import Waiting
 
+_BATCH_S = 0.05
+_RECENT = 0.25
 
-def choose(waiting: Sequence[Waiting], most: int) -> list[Waiting]:
-    """The first in line, and those behind it that ask the same of the same model, at most `most`."""
+
+class Pace:
+    """How long requests of one kind take of late, so that no batch keeps its first one waiting long for the others.
+
+    Args:
+        most: the largest batch.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seconds: dict[tuple[str, int, str], float] = {}
+
+    def limit(self, job: Job) -> int:
+        """How many like this one go together: what takes a few hundredths of a second; one, before it is known."""
+        seconds = self._seconds.get(_kind(job), _BATCH_S)
+        return min(self._most, max(1, int(_BATCH_S / max(seconds, 1e-9))))
+
+    def note(self, job: Job, seconds: float) -> None:
+        """One like this took so long."""
+        before = self._seconds.get(_kind(job), seconds)
+        self._seconds[_kind(job)] = before + _RECENT * (seconds - before)
+
+
+def choose(waiting: Sequence[Waiting], limit: Callable[[Job], int]) -> list[Waiting]:
+    """The first in line, and those behind it that ask the same of the same model, at most `limit` of the first."""
     if not waiting:
         return []
     first = waiting[0].job
+    most = limit(first)
+    if most == 1:
+        return [waiting[0]]
     return [each for each in waiting if alike(first, each.job)][:most]
 
 
@@ -28,6 +56,10 @@ def alike(one: Job, other: Job) -> bool:
         and one.operation == other.operation
         and _same(one.request.parameters, other.request.parameters)
     )
+
+
+def _kind(job: Job) -> tuple[str, int, str]:
+    return job.model.name, job.model.version, job.operation
 
 
 def _same(one: Any, other: Any) -> bool:

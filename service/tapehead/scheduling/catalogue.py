@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tapehead.errors import BadRequest, TapeheadError, UnknownModel, UnsupportedModel
+from tapehead.errors import BadRequest, Internal, TapeheadError, UnknownModel, UnsupportedModel
 from tapehead.operations import Card
 from tapehead.residency.repository import Repository
 from tapehead.worker.protocol import ModelRef
@@ -44,7 +44,7 @@ class Standing:
         """Loading it went wrong: what is no good, or `fatal` to its worker again and again, is not tried again."""
         self.card, self.reason = None, error.detail
         self.deaths += fatal
-        if isinstance(error, BadRequest):
+        if isinstance(error, BadRequest | Internal):
             self.refusal = error
         elif self.deaths >= _DEATHS_IN_A_ROW:
             self.refusal = UnsupportedModel(f"loading it ended its worker {self.deaths} times; last, {error.detail}")

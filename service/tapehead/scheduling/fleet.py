@@ -3,51 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Literal, Self
 
-from tapehead.errors import BadParameter, Deadline, Draining, Loading, TapeheadError, WorkerDied
+from tapehead.errors import BadParameter, Deadline, Draining, Loading, TapeheadError
 from tapehead.operations import Card, Request, Result, check
 from tapehead.residency.repository import Repository
 from tapehead.scheduling.admission import Admission
 from tapehead.scheduling.catalogue import Catalogue, Standing
-from tapehead.scheduling.lane import Lane
+from tapehead.scheduling.lane import DiedLoading, Lane
 from tapehead.scheduling.observer import Observer, Silent
 from tapehead.scheduling.placement import Placement
+from tapehead.scheduling.settings import FleetSettings
 from tapehead.worker.protocol import Hire, Job, ModelRef
 
 State = Literal["READY", "LOADING", "UNAVAILABLE"]
 
+_LONG_LOOK_BYTES = 1 << 20
+"""Checking larger inputs leaves the event loop free for others."""
+
+DEFAULTS = FleetSettings()
+
 log = logging.getLogger("tapehead.scheduling")
-
-
-@dataclass(frozen=True)
-class FleetSettings:
-    """How requests are taken and workers kept.
-
-    Attributes:
-        devices: one worker for each of these; None for every device that the first worker sees.
-        queue_limit: how many requests may wait and be computed at once.
-        batch_limit: how many that are alike go to a worker together.
-        deadline_s: how long a request may take that names no deadline of its own.
-        answer_limit: the most bytes of an answer.
-        preload: whether the newest version of every model is loaded at start, or each at its first request.
-        rescan_s: for how long what was seen in the repository is believed.
-        restart_pauses_s: the waits before the first, second … start of a worker after deaths in quick succession.
-    """
-
-    devices: tuple[str, ...] | None = None
-    queue_limit: int = 256
-    batch_limit: int = 16
-    deadline_s: float = 120.0
-    answer_limit: int = 1 << 30
-    preload: bool = True
-    rescan_s: float = 1.0
-    restart_pauses_s: tuple[float, ...] = (0.0, 0.5, 2.0, 5.0, 15.0, 30.0)
 
 
 class Fleet:
@@ -68,7 +49,7 @@ class Fleet:
         *,
         repository: Repository | None = None,
         live: Iterable[str] = (),
-        settings: FleetSettings = FleetSettings(),
+        settings: FleetSettings = DEFAULTS,
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -152,7 +133,7 @@ class Fleet:
             self.observer.queued(name, operation)
             async with _loading_within(seconds, name):
                 lane, card = await self._loaded(standing)
-            checked, _ = check(card, operation, request, answer_limit=self._settings.answer_limit)
+            checked = await self._checked(card, operation, request)
             job = Job(id, standing.ref, operation, checked, deadline)
             async with _within(deadline - self._clock(), Deadline(f"not answered within {seconds:g} s")):
                 return await lane.submit(job), standing.ref
@@ -177,11 +158,7 @@ class Fleet:
 
     async def index(self) -> list[dict[str, str]]:
         """Every version of every model: `name`, `version`, `state`, `reason`."""
-        return [
-            {"name": each.ref.name, "version": str(each.ref.version), "state": state, "reason": reason}
-            for each in self._catalogue
-            for state, reason in [self._state(each)]
-        ]
+        return [self._row(standing) for standing in self._catalogue]
 
     async def load(self, name: str) -> None:
         """Loads the newest version of a model, whatever was found wrong with it before.
@@ -241,6 +218,10 @@ class Fleet:
         """How many requests are being computed."""
         return sum(lane.running for lane in self._lanes)
 
+    def _row(self, standing: Standing) -> dict[str, str]:
+        state, reason = self._state(standing)
+        return {"name": standing.ref.name, "version": str(standing.ref.version), "state": state, "reason": reason}
+
     def _state(self, standing: Standing) -> tuple[State, str]:
         if standing.refusal is not None:
             return "UNAVAILABLE", standing.reason
@@ -284,6 +265,12 @@ class Fleet:
         except TapeheadError as error:
             log.warning("model %s version %s is not available: %s", *standing.ref.key, error.detail)
 
+    async def _checked(self, card: Card, operation: str, request: Request) -> Request:
+        look = functools.partial(check, card, operation, request, answer_limit=self._settings.answer_limit)
+        large = sum(array.nbytes for array in request.inputs.values()) > _LONG_LOOK_BYTES
+        checked, _ = await asyncio.to_thread(look) if large else look()
+        return checked
+
     async def _loaded(self, standing: Standing) -> tuple[Lane, Card]:
         """The model's lane, and its card, once a worker has loaded it."""
         standing.admit()
@@ -301,10 +288,9 @@ class Fleet:
     async def _try_load(self, standing: Standing) -> Card:
         lane = self._home(standing.ref)
         try:
-            await lane.settled()
             card = await lane.load(standing.ref)
         except TapeheadError as error:
-            standing.failed(error, fatal=lane.trouble is None and isinstance(error, WorkerDied))
+            standing.failed(error, fatal=isinstance(error, DiedLoading))
             raise
         finally:
             del self._loading[standing.ref]

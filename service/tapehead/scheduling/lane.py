@@ -12,6 +12,7 @@ from contextlib import suppress
 from tapehead.errors import Draining, Internal, TapeheadError, WorkerDied
 from tapehead.operations import Card, Result
 from tapehead.scheduling.backlog import Backlog, Waiting
+from tapehead.scheduling.batch import Pace
 from tapehead.scheduling.observer import Observer
 from tapehead.worker.protocol import Answer, Job, ModelRef, Worker, WorkerStatus
 
@@ -21,6 +22,10 @@ _STEADY_S = 60.0
 """A worker that lived this long did not die at once."""
 
 log = logging.getLogger("tapehead.scheduling")
+
+
+class DiedLoading(WorkerDied):
+    """The worker died while it loaded a model and did nothing else."""
 
 
 class Lane:
@@ -44,15 +49,17 @@ class Lane:
         observer: Observer,
         clock: Callable[[], float],
     ) -> None:
-        self._worker, self._batch_limit, self._pauses_s = worker, batch_limit, pauses_s
+        self._worker, self._pauses_s = worker, pauses_s
+        self._pace = Pace(batch_limit)
         self._observer, self._clock = observer, clock
         self._backlog = Backlog(clock)
-        self._up, self._settled = asyncio.Event(), asyncio.Event()
+        self._up, self._settled, self._loading = asyncio.Event(), asyncio.Event(), asyncio.Lock()
         self._resident: dict[Key, ModelRef] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.status = WorkerStatus("", (), 0, 0)
         self.trouble: WorkerDied | None = None
         self.running = 0
+        self._lives = 0
 
     def __repr__(self) -> str:
         state = "up" if self.is_up else self.trouble or "starting"
@@ -63,9 +70,15 @@ class Lane:
         """Whether the worker takes jobs."""
         return self._up.is_set()
 
+    @property
+    def _where(self) -> str:
+        return f" on {self.status.device}" if self.status.device else ""
+
     def open(self) -> None:
         """Begins to keep and to feed the worker."""
         self._tasks = [asyncio.create_task(self._keep()), asyncio.create_task(self._feed())]
+        for task in self._tasks:
+            task.add_done_callback(_tell_bug)
 
     async def close(self) -> None:
         """Ends the worker. What still waits gets `Draining`."""
@@ -100,10 +113,22 @@ class Lane:
         return await self._backlog.put(job)
 
     async def load(self, ref: ModelRef) -> Card:
-        """Makes a model resident."""
-        card = await self._worker.load(ref)
-        await self._note_resident(ref)
-        return card
+        """Makes a model resident, one at a time, so that it is known which one a worker died of.
+
+        Raises:
+            DiedLoading: the worker died of it.
+            TapeheadError: it cannot be loaded, or not now.
+        """
+        async with self._loading:
+            await self.settled()
+            life, alone = self._lives, self.running == 0
+            try:
+                card = await self._worker.load(ref)
+            except WorkerDied as error:
+                self._note_death(life)
+                raise (DiedLoading(error.detail) if alone else error) from None
+            await self._note_resident(ref)
+            return card
 
     async def unload(self, key: Key) -> None:
         """Gives a model's memory back."""
@@ -118,7 +143,7 @@ class Lane:
             reason = await self._life()
             deaths = deaths + 1 if self._clock() - began < _STEADY_S else 1
             pause_s = self._pauses_s[min(deaths, len(self._pauses_s)) - 1]
-            log.error("%r is lost: %s; starting anew in %g s", self._worker, reason, pause_s)
+            log.error("the worker%s is lost: %s; starting anew in %g s", self._where, reason, pause_s)
             self._observer.worker_lost(self.status.device, reason)
             if self.trouble is not None:
                 self.trouble.retry_after = max(1.0, pause_s)
@@ -128,21 +153,22 @@ class Lane:
         """One life of the worker, with the models it had before; says how it ended."""
         try:
             self.status = await self._worker.start()
-            await self._reload()
         except WorkerDied as error:
             self.trouble = error
             self._settled.set()
             self._backlog.fail(error)
             return error.detail
         self.trouble = None
-        self._up.set()
-        self._settled.set()
+        self._lives += 1
+        if await self._reloaded():
+            self._up.set()
+            self._settled.set()
         reason = await self._worker.lost()
-        self._up.clear()
-        self._settled.clear()
+        self._note_death(self._lives)
         return reason
 
-    async def _reload(self) -> None:
+    async def _reloaded(self) -> bool:
+        """Whether the worker lives through loading what it had before."""
         for key, ref in list(self._resident.items()):
             try:
                 await self._worker.load(ref)
@@ -150,13 +176,20 @@ class Lane:
                 log.warning("model %s version %s did not come back: %s", *key, error.detail)
                 self._forget(key)  # a model that ends its worker must not end the next one as well
                 if isinstance(error, WorkerDied):
-                    raise
+                    return False
+        return True
+
+    def _note_death(self, life: int) -> None:
+        """Whoever meets the end of a life first holds back what would go to a dead worker."""
+        if life == self._lives:
+            self._up.clear()
+            self._settled.clear()
 
     async def _feed(self) -> None:
         while True:
             await self._backlog.filled()
             await self._up.wait()
-            if batch := self._backlog.take(self._batch_limit):
+            if batch := self._backlog.take(self._pace.limit):
                 await self._run(batch)
 
     async def _run(self, batch: Sequence[Waiting]) -> None:
@@ -174,6 +207,7 @@ class Lane:
             raise
         self.running = 0
         share_s = (self._clock() - began) / len(batch)
+        self._pace.note(jobs[0], share_s)
         for waiting, answer in zip(batch, answers, strict=True):
             self._deliver(waiting, answer, began, share_s)
         if self._resident.get(jobs[0].model.key) != jobs[0].model:
@@ -181,13 +215,16 @@ class Lane:
                 await self._note_resident(jobs[0].model)
 
     async def _answers(self, jobs: Sequence[Job]) -> list[Answer]:
+        life = self._lives
         try:
             return await self._worker.run(jobs)
         except TapeheadError as error:
+            if isinstance(error, WorkerDied):
+                self._note_death(life)
             return [error] * len(jobs)
         except Exception as error:  # what cannot even be sent must not end the feeding of those behind it
-            log.exception("batch of %s", [job.id for job in jobs])
-            return [Internal(f"{type(error).__name__}: {error}")] * len(jobs)
+            log.exception("requests %s could not be handed over", ", ".join(job.id for job in jobs))
+            return [Internal(f"handing over failed: {type(error).__name__}; the server's log has it")] * len(jobs)
 
     def _deliver(self, waiting: Waiting, answer: Answer, began: float, share_s: float) -> None:
         model, operation = waiting.job.model.name, waiting.job.operation
@@ -213,3 +250,8 @@ class Lane:
     def _forget(self, key: Key) -> None:
         if self._resident.pop(key, None) is not None:
             self._observer.model_evicted(*key, self.status.device)
+
+
+def _tell_bug(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("a lane has stopped: nothing goes to its worker any more", exc_info=task.exception())

@@ -33,7 +33,7 @@ class Placement:
         known = self._homes.get(ref.key)
         if known is not None and known.place in candidates:
             return known.place
-        place = max(candidates, key=lambda number: (budgets[number] - self._taken(number), -self._count(number), -number))
+        place = max(candidates, key=lambda number: (budgets[number] - self._taken(number), -self._count(number)))
         self._homes[ref.key] = Home(place, known.size if known else ref.size)
         return place
 

@@ -25,19 +25,22 @@ GRACE_S = 0.25
 
 @dataclass(frozen=True)
 class Asking:
-    """One question while it is being answered. `timings` holds the seconds of each stage so far."""
+    """One question while it is being answered.
+
+    `ends` is when its time is over, on the event loop's clock; `timings` holds the seconds of each stage so far.
+    """
 
     http: HTTPRequest
     operation: str
     service: Service
-    timer: asyncio.Timeout
+    ends: float
     timings: dict[str, float] = field(default_factory=dict)
 
     async def read(self, decode: Callable[[bytes], T]) -> T:
         """The body, decoded."""
         body = await bodies.read(self.http, self.service.settings.body_limit)
         with self._stage("decode"):
-            return await bodies.off_loop(len(body), decode, body)
+            return await bodies.off_loop(len(body), lambda: decode(body))
 
     async def ask(self, model: str, version: str | None, request: Request) -> tuple[Result, ModelRef]:
         """What the fleet answers; given up when the client goes away."""
@@ -47,7 +50,7 @@ class Asking:
             self.operation,
             request,
             id=self.http.scope["request_id"],
-            deadline_s=self._left(),
+            deadline_s=max(0.0, self.ends - asyncio.get_running_loop().time()),
         )
         result, ref = await _while_connected(self.http, asked)
         self.timings.update(result.meta.get("timings", {}))
@@ -63,11 +66,6 @@ class Asking:
     def server_timing(self) -> dict[str, str]:
         """The stages' times as a header, in milliseconds (W3C Server Timing)."""
         return {"Server-Timing": ", ".join(f"{stage};dur={t * 1e3:.3f}" for stage, t in self.timings.items())}
-
-    def _left(self) -> float:
-        ends = self.timer.when()
-        assert ends is not None
-        return max(0.0, ends - GRACE_S - asyncio.get_running_loop().time())
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -86,10 +84,11 @@ async def asking(http: HTTPRequest, operation: str) -> AsyncIterator[Asking]:
     """
     service = serving(http)
     seconds = time_limit(http.headers.get("x-request-timeout"), service.settings.deadline)
-    timer = asyncio.timeout(seconds + GRACE_S)
+    ends = asyncio.get_running_loop().time() + seconds
+    timer = asyncio.timeout_at(ends + GRACE_S)
     try:
         async with timer:
-            yield Asking(http, operation, service, timer)
+            yield Asking(http, operation, service, ends)
     except TimeoutError:
         if not timer.expired():
             raise

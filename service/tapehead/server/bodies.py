@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from anyio import to_thread
 from starlette.requests import Request
@@ -16,7 +16,6 @@ from tapehead.wire.plain import encode
 LARGE = 2**17
 """Bytes above which packing or unpacking holds the event loop up for longer than a thread costs."""
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -45,15 +44,15 @@ def _check_headers(request: Request, limit: int) -> None:
     length = request.headers.get("content-length", "0")
     if not length.isdecimal():
         raise MalformedBody(f"Content-Length is {length!r}; expected a number of bytes")
-    if int(length) > limit:
-        raise _too_large(length, limit)
+    if len(length) > 18 or int(length) > limit:
+        raise _too_large(length[:18], limit)
 
 
 def _too_large(came: str, limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body has {came} bytes; this server takes at most {limit}: send fewer sequences at a time")
 
 
-async def json(request: Request, limit: int) -> bytes:
+async def read_json(request: Request, limit: int) -> bytes:
     """The body of a request of the Open Inference Protocol: JSON, also where it does not say so, or nothing.
 
     Raises:
@@ -65,11 +64,9 @@ async def json(request: Request, limit: int) -> bytes:
     return body
 
 
-async def off_loop(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def off_loop(size: int, work: Callable[[], T]) -> T:
     """What `work` gives, computed in a thread where `size` bytes are many."""
-    if size <= LARGE:
-        return work(*args, **kwargs)
-    return await to_thread.run_sync(lambda: work(*args, **kwargs))
+    return await to_thread.run_sync(work) if size > LARGE else work()
 
 
 def plain(request: Request, value: Any) -> Response:

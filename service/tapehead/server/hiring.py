@@ -1,9 +1,7 @@
-"""The fleet that settings describe: its workers in child processes, for a server, or on a thread, for whoever works in
-process. Both are doors: they alone say what carries the workers."""
+"""The fleet that settings describe, its workers in child processes or on a thread. Only this module knows of either."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 from tapehead.residency.repository import Repository
@@ -18,7 +16,7 @@ def child_fleet(settings: Settings, environ: Mapping[str, str]) -> Fleet:
     Raises:
         NotADirectoryError: the folder of models is none.
     """
-    from tapehead.worker.child import hiring
+    from tapehead.worker.child import hiring  # a door, as the one below: what carries the workers is chosen here
 
     workers = hiring(_worker_settings(settings), environ)
     return Fleet(workers, repository=_repository(settings.models_dir), settings=_fleet_settings(settings))
@@ -36,8 +34,8 @@ def thread_fleet(settings: Settings, live: Mapping[str, object]) -> Fleet:
     return Fleet(workers, repository=_repository(settings.models_dir), live=live, settings=_fleet_settings(settings))
 
 
-def _repository(models_dir: str | os.PathLike[str] | None) -> Repository | None:
-    return None if models_dir is None else Repository(os.fspath(models_dir))
+def _repository(models_dir: str | None) -> Repository | None:
+    return None if models_dir is None else Repository(models_dir)
 
 
 def _fleet_settings(settings: Settings) -> FleetSettings:

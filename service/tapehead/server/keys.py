@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers
 
@@ -41,8 +41,16 @@ def _check_key(keys: Iterable[str], authorization: str) -> None:
 def _check_origin(settings: Settings, headers: Headers) -> None:
     """Refuses what a web page of another site sends: its visitor's browser reaches addresses that the site cannot."""
     origin = headers.get("origin")
-    if origin is None or is_loopback(urlsplit(origin).hostname or ""):
+    if origin is None:
         return
-    if settings.allow_anonymous and urlsplit(origin).netloc == headers.get("host"):
+    site = _site(origin)
+    if is_loopback(site.hostname or "") or (settings.allow_anonymous and site.netloc == headers.get("host")):
         return
     raise Unauthorized(f"a web page of {origin} may not use this server, which has no API keys to tell its users by")
+
+
+def _site(origin: str) -> SplitResult:
+    try:
+        return urlsplit(origin)
+    except ValueError:
+        return urlsplit("")

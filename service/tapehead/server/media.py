@@ -22,12 +22,16 @@ def request_type(content_type: str | None, allowed: Iterable[str] = MEDIA, missi
     Raises:
         UnsupportedMediaType: it is none of `allowed`.
     """
-    named = media_type(content_type or "") or missing
-    if named in tuple(allowed):
-        assert named is not None
+    named = media_type(content_type) if content_type else missing
+    if named is not None and named in tuple(allowed):
         return named
     came = f"Content-Type {content_type!r}" if content_type else "no Content-Type"
     raise UnsupportedMediaType(f"{came}; send one of {', '.join(allowed)}")
+
+
+def is_msgpack(content_type: str | None) -> bool:
+    """Whether a body of that Content-Type is msgpack."""
+    return media_type(content_type or "") in _MSGPACKS
 
 
 def reply_type(accept: str | None, own: str = JSON, offered: Iterable[str] = MEDIA) -> str:
@@ -72,11 +76,6 @@ def _quality(ranges: dict[str, float], name: str) -> float:
     """How much `name` is wanted: the most specific range that holds it decides."""
     kind = name.partition("/")[0]
     return next((ranges[one] for one in (name, f"{kind}/*", "*/*") if one in ranges), 0.0)
-
-
-def is_msgpack(content_type: str | None) -> bool:
-    """Whether a body of that Content-Type is msgpack."""
-    return media_type(content_type or "") in _MSGPACKS
 
 
 __all__ = [

@@ -80,9 +80,7 @@ def read_parameters(body: bytes, known: Iterable[str]) -> dict[str, Any]:
     Raises:
         MalformedBody, BadParameter: as `read_fields`.
     """
-    parameters = _field(read_fields(body, ("parameters",)), "parameters", dict, {})
-    _only(parameters, "parameters", known)
-    return parameters
+    return _parameters(read_fields(body, ("parameters",)), "the request", *known)
 
 
 def read(body: bytes, header_length: str | None) -> Inference:
@@ -95,8 +93,7 @@ def read(body: bytes, header_length: str | None) -> Inference:
     """
     head, raw = _split(body, header_length)
     fields = read_fields(head, _REQUEST)
-    parameters = _field(fields, "parameters", dict, {})
-    _only(parameters, "parameters", ("binary_data_output",))
+    parameters = _parameters(fields, "the request", "binary_data_output")
     binary = _field(parameters, "binary_data_output", bool, False)
     outputs = {name: _is_binary(name, output, binary) for name, output in _named(fields, "outputs")}
     inputs = _inputs(_named(fields, "inputs"), raw)
@@ -133,9 +130,9 @@ def _described(spec: TensorSpec) -> dict[str, Any]:
 def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
     if header_length is None:
         return body, memoryview(b"")
-    if not (header_length.isascii() and header_length.isdecimal() and int(header_length[:19]) <= len(body)):
+    at = int(header_length) if header_length.isdecimal() and len(header_length) <= 18 else -1
+    if not 0 <= at <= len(body):
         raise MalformedBody(f"{HEADER_LENGTH} is {header_length[:40]!r}; the body has {len(body)} bytes")
-    at = int(header_length)
     return body[:at], memoryview(body)[at:]
 
 
@@ -143,6 +140,12 @@ def _only(given: Mapping[str, Any], where: str, known: Iterable[str]) -> None:
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise BadParameter(f"{where} holds {unknown[0]!r}; known here: {', '.join(known) or 'nothing'}")
+
+
+def _parameters(fields: Mapping[str, Any], where: str, *known: str) -> dict[str, Any]:
+    parameters = _field(fields, "parameters", dict, {})
+    _only(parameters, f"parameters of {where}", known)
+    return parameters
 
 
 def _field(fields: Mapping[str, Any], name: str, kind: type[T], default: T) -> T:
@@ -157,7 +160,7 @@ def _named(fields: Mapping[str, Any], what: str) -> list[tuple[str, dict[str, An
     given = _field(fields, what, list, [])
     for tensor in given:
         if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
-            raise MalformedBody(f"{what} holds {str(tensor)[:80]}; expected objects with a name")
+            raise MalformedBody(f"{what} holds {str(tensor)[:80]}; expected objects with a name (or msgpack, not JSON)")
     names = [tensor["name"] for tensor in given]
     if len(set(names)) < len(names):
         raise MalformedBody(f"{what} has a name twice: {', '.join(names)[:200]}")
@@ -166,9 +169,7 @@ def _named(fields: Mapping[str, Any], what: str) -> list[tuple[str, dict[str, An
 
 def _is_binary(name: str, output: Mapping[str, Any], default: bool) -> bool:
     _only(output, f"output {name!r}", ("name", "parameters"))
-    parameters = _field(output, "parameters", dict, {})
-    _only(parameters, f"parameters of output {name!r}", ("binary_data",))
-    return _field(parameters, "binary_data", bool, default)
+    return _field(_parameters(output, f"output {name!r}", "binary_data"), "binary_data", bool, default)
 
 
 def _inputs(given: Iterable[tuple[str, dict[str, Any]]], raw: memoryview) -> dict[str, Array]:
@@ -186,9 +187,7 @@ def _inputs(given: Iterable[tuple[str, dict[str, Any]]], raw: memoryview) -> dic
 
 def _binary_size(what: str, tensor: Mapping[str, Any], left: int) -> int | None:
     """How many bytes of binary data are the tensor's; None where its data is in the JSON."""
-    parameters = _field(tensor, "parameters", dict, {})
-    _only(parameters, f"parameters of {what}", ("binary_data_size",))
-    size = parameters.get("binary_data_size")
+    size = _parameters(tensor, what, "binary_data_size").get("binary_data_size")
     if size is None or (type(size) is int and 0 <= size <= left and "data" not in tensor):
         return size
     raise MalformedBody(f"{what} has binary_data_size {size!r}; {left} bytes are left, and `data` is not given as well")

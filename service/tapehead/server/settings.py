@@ -7,12 +7,14 @@ either.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-_LEVELS = ("debug", "info", "warning", "error")
+_BYTES = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmg]i?b|b?)")
+_SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -20,13 +22,23 @@ def read_bytes(text: str) -> int:
     """A number of bytes: `1048576`, `1MiB`, `1.5 GB`.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: it is none.
     """
-    number = text.rstrip("BKMGIbkmgi ")
-    unit = text[len(number) :].strip().lower()
-    if unit not in _UNITS:
+    found = _BYTES.fullmatch(text.strip().lower())
+    if found is None:
         raise ValueError(f"{text!r} is no number of bytes; write 1048576, 1MiB or 1.5GB")
-    return int(float(number) * _UNITS[unit])
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def read_seconds(text: str) -> float:
+    """A time in seconds, over zero.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _SECONDS.fullmatch(text.strip()) or float(text) == 0:
+        raise ValueError(f"{text!r} is no time in seconds; write a number over 0")
+    return float(text)
 
 
 def read_bool(text: str) -> bool:
@@ -45,60 +57,26 @@ def read_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def read_seconds(text: str) -> float:
-    """A time in seconds, over zero.
+def whole(least: int, most: int = 10**9) -> Callable[[str], int]:
+    """Reads whole numbers from `least` to `most`, and raises ValueError at others."""
 
-    Raises:
-        ValueError: it is no such number.
-    """
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"{text!r} is no time in seconds; write a number over 0")
-    return seconds
+    def read(text: str) -> int:
+        if text.isdecimal() and len(text) <= 10 and least <= int(text) <= most:
+            return int(text)
+        raise ValueError(f"{text!r} will not do; write a whole number from {least} to {most}")
 
-
-def read_port(text: str) -> int:
-    """A TCP port; 0 takes any free one.
-
-    Raises:
-        ValueError: it is no port.
-    """
-    if not text.isdecimal() or int(text) > 65535:
-        raise ValueError(f"{text!r} is no port; write a number from 0 to 65535")
-    return int(text)
+    return read
 
 
-def read_count(text: str) -> int:
-    """A whole number, at least 1.
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Reads one of the choices, and raises ValueError at other text."""
 
-    Raises:
-        ValueError: it is no such number.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{text!r} is no count; write a whole number, at least 1")
-    return int(text)
+    def read(text: str) -> str:
+        if text.lower() in choices:
+            return text.lower()
+        raise ValueError(f"{text!r} will not do; write one of {', '.join(choices)}")
 
-
-def read_number(text: str) -> int:
-    """A whole number, at least 0.
-
-    Raises:
-        ValueError: it is no such number.
-    """
-    if not text.isdecimal():
-        raise ValueError(f"{text!r} is no whole number")
-    return int(text)
-
-
-def read_level(text: str) -> str:
-    """How much is logged.
-
-    Raises:
-        ValueError: it is no such level.
-    """
-    if text.lower() not in _LEVELS:
-        raise ValueError(f"{text!r} is no level; write one of {', '.join(_LEVELS)}")
-    return text.lower()
+    return read
 
 
 def _setting(default: Any, read: Callable[[str], Any], doc: str, *, secret: bool = False) -> Any:
@@ -111,7 +89,7 @@ class Settings:
 
     models_dir: str | None = _setting(None, str, "folder of models: <model>.keras or <model>/<version>/model.keras")
     host: str = _setting("127.0.0.1", str, "address to listen on")
-    port: int = _setting(8000, read_port, "port to listen on; 0 takes a free one")
+    port: int = _setting(8000, whole(0, 65535), "port to listen on; 0 takes a free one")
     api_keys: tuple[str, ...] = _setting(
         (), read_names, "keys a request must bear one of, commas between; safer in the environment", secret=True
     )
@@ -123,15 +101,15 @@ class Settings:
     deadline: float = _setting(60.0, read_seconds, "seconds a request has, unless it asks for fewer")
     graceful: float = _setting(30.0, read_seconds, "seconds the server has to finish what it took when it stops")
     keep_alive: float = _setting(65.0, read_seconds, "seconds an idle connection stays open")
-    queue_limit: int = _setting(256, read_count, "requests that may wait; one more is answered 429")
-    batch_limit: int = _setting(16, read_count, "requests that are alike and go to a device together")
+    queue_limit: int = _setting(256, whole(1), "requests that may wait; one more is answered 429")
+    batch_limit: int = _setting(16, whole(1), "requests that are alike and go to a device together")
     devices: tuple[str, ...] = _setting((), read_names, "devices to use, as gpu:0,gpu:1; by default every card")
     memory_budget: int | None = _setting(None, read_bytes, "bytes of weights kept on each device; by default a share")
     preload: bool = _setting(True, read_bool, "load every model at start, not each at its first request")
-    logical_cpus: int = _setting(0, read_number, "divide the processor into so many devices; 0 leaves it whole")
+    logical_cpus: int = _setting(0, whole(0), "divide the processor into so many devices; 0 leaves it whole")
     cache_dir: str | None = _setting(None, str, "folder where compiled kernels are kept between starts")
     imports: tuple[str, ...] = _setting((), read_names, "modules to import first, for custom layers and cells")
-    log_level: str = _setting("info", read_level, ", ".join(_LEVELS))
+    log_level: str = _setting("info", one_of("debug", "info", "warning", "error"), "how much is logged")
 
 
 @dataclass(frozen=True)

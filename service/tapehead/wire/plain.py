@@ -100,12 +100,13 @@ _DECODERS = {"msgpack": _from_msgpack, "json": _from_json}
 
 
 def _distinct(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise MalformedBody(f"a map has the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
-    if not all(isinstance(key, str) for key in found):
-        raise MalformedBody("a map has a key that is not text")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if not isinstance(key, str):
+            raise MalformedBody("a map has a key that is not text")
+        if key in found:
+            raise MalformedBody(f"a map has the key {key[:80]!r} twice")
+        found[key] = value
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -86,7 +87,7 @@ class Channel:
             self._connection.shutdown(socket.SHUT_RDWR)
         for call in self._calls.values():
             if not call.reply.done():
-                call.reply.set_exception(error)
+                call.reply.set_exception(copy.copy(error))
         await asyncio.gather(*self._sending, return_exceptions=True)
         self._connection.close()
         self._inbox.close()

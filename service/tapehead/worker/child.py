@@ -144,7 +144,8 @@ class ChildWorker:
             process.kill()
         how = await asyncio.to_thread(process.ended, self._limits.close_s)
         how = f"was ended, since it {hung}" if hung else how
-        await channel.close(WorkerDied(self._last_words(process, how)))
+        device = self._settings.device or "its device"
+        await channel.close(WorkerDied(f"the worker process on {device} {how}; a new one is started, try again"))
         return how
 
     def _hung(self, channel: Channel) -> str:
@@ -154,11 +155,6 @@ class ChildWorker:
             return f"gave no sign of life for {silent_s:.0f} s"
         overdue_s = channel.overdue_s()
         return "" if overdue_s is None else f"worked for {overdue_s:.0f} s on one call"
-
-    def _last_words(self, process: Process, how: str) -> str:
-        device = self._settings.device or "the device"
-        said = f" (the last it said: {process.lines[-1]})" if process.lines else ""
-        return f"the worker process on {device} {how}{said}; a new one is started, try again"
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> None:

@@ -7,6 +7,7 @@ the other end is gone.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import select
@@ -34,7 +35,7 @@ def main(descriptor: int) -> None:
     for sent_to_all in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sent_to_all, signal.SIG_IGN)  # the server decides when its workers end, after it has drained
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    sys.path.append(os.getcwd())  # noqa: PTH109 - where modules named by --import may lie, after all that is installed
+    sys.path.append("")  # the working directory: a module named by --import may lie there, after all that is installed
     connection = socket.socket(fileno=descriptor)
     sending = threading.Lock()
     threading.Thread(target=_pulse, args=(connection, sending), daemon=True).start()
@@ -76,13 +77,15 @@ class _Service:
             return {"call": number, "error": crossing.error_tree(error)}
         except Exception as error:  # the outermost boundary: a call that fails must not end the process
             log.exception("%s failed", message["do"])
-            return {"call": number, "error": crossing.error_tree(Internal(f"{type(error).__name__}: {error}"))}
+            told = Internal(f"{message['do']} failed: {type(error).__name__}; the server's log has it")
+            return {"call": number, "error": crossing.error_tree(told)}
 
     def _start(self, tree: Any) -> Any:
         # A door: TensorFlow comes in here, when signs of life are given already.
         from tapehead.worker.station import Station
 
         self._station = Station(crossing.settings(tree), own_process=True)
+        gc.freeze()  # what was imported stays: collecting, as each eviction does, need not look through it
         return crossing.status_tree(self._station.status())
 
     def _load(self, tree: Any) -> Any:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
 from tapehead.worker.protocol import WorkerSettings
 
-_REMEMBERED_LINES = 20
+# What TensorFlow says at every start, before it heeds TF_CPP_MIN_LOG_LEVEL.
+_NOISE = re.compile(
+    r"WARNING: All log messages before absl::InitializeLog|I\d{4} \d\d:\d\d:\d|"
+    r"[WE]\d{4} \d\d:\d\d:\S+ +\d+ (cuda_\w+|computation_placer)\.cc:\d+\] .*(factory|already registered)"
+)
 
 
 class Process:
@@ -39,7 +43,6 @@ class Process:
                 text=True,
                 errors="replace",
             )
-        self.lines: deque[str] = deque(maxlen=_REMEMBERED_LINES)
         name = f"worker {settings.device}".strip()
         self._relay = threading.Thread(target=self._relay_output, args=(f"[{name}] ", output), daemon=True)
         self._relay.start()
@@ -70,7 +73,8 @@ class Process:
         assert self._popen.stdout is not None
         with self._popen.stdout as lines:
             for line in lines:
-                self.lines.append(line.rstrip())
+                if _NOISE.match(line):
+                    continue
                 with contextlib.suppress(OSError, ValueError):  # our own stderr is closed: keep the pipe flowing
                     output.write(prefix + line)
                     output.flush()
@@ -83,7 +87,10 @@ def environment(settings: WorkerSettings, environ: Mapping[str, str]) -> dict[st
     if settings.cache_dir is not None:
         folder = Path(settings.cache_dir)
         added["CUDA_CACHE_PATH"] = str(folder / "cuda")
-        added["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={folder / 'xla'}"
+        # For GPUs alone: what was compiled for one processor may not run on another that shares the folder.
+        added["TF_XLA_FLAGS"] = (
+            f"--tf_xla_persistent_cache_directory={folder / 'xla'} --tf_xla_persistent_cache_device_types=GPU"
+        )
     root = Path(__file__).parents[2]
     paths = [environ["PYTHONPATH"]] if environ.get("PYTHONPATH") else []
     if root.name not in ("site-packages", "dist-packages"):

@@ -85,7 +85,7 @@ class Station:
             return error
         except Exception as error:  # whatever one request brings up, the next one finds a worker
             log.exception("request %s: %s of %s failed", job.id, job.operation, job.model.name)
-            return Internal(f"{job.operation} failed: {type(error).__name__}; the log has it under request {job.id}")
+            return Internal(f"{job.operation} failed: {type(error).__name__}; the server's log has it")
 
     def _result(self, job: Job) -> Result:
         if job.operation not in self._engine.OPERATIONS:

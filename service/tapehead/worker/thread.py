@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def hiring(settings: WorkerSettings, live: Mapping[str, Any] | None = None) -> Hire:
-    """Workers on threads of this process; one is enough unless the processor is divided."""
+    """Workers on threads of this process, alike but for their device."""
 
     def hire(device: str) -> ThreadWorker:
         return ThreadWorker(dataclasses.replace(settings, device=device or settings.device), live)

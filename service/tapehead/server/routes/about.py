@@ -9,6 +9,7 @@ from tapehead.server.service import serving
 router = APIRouter(tags=["about"])
 
 
+@router.get("/v2/", include_in_schema=False)
 @router.get("/v2")
 async def server(request: Request) -> Response:
     """Tells the server's name, version and protocol extensions."""

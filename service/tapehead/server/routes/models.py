@@ -1,6 +1,7 @@
 """What is known of a model."""
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from tapehead.operations import OPERATIONS, Card
 from tapehead.server import bodies, oip
@@ -24,7 +25,7 @@ async def metadata(request: Request, model: str, version: str | None = None) -> 
 async def ready(request: Request, model: str, version: str | None = None) -> Response:
     """Tells whether a model can be asked."""
     yes = serving(request).fleet.model_ready(model, read_version(model, version))
-    return Response(status_code=200 if yes else 503)
+    return JSONResponse({"name": model, "ready": yes}, 200 if yes else 503)
 
 
 def _extension(card: Card) -> dict[str, object]:
