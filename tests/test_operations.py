@@ -38,6 +38,7 @@ def card(*inputs: str) -> Card:
         points={name: info for name, info in POINTS.items() if name not in specs or name in (inputs or ("x",))},
         recurrent={"lstm": {"cell": "LSTMCell"}},
         weights={"lstm/kernel": (3, 16)},
+        columns={"lstm/kernel": {"forget_gate": (4, 8)}},
         bytes=100,
         aliases={"inputs": ",".join(inputs or ("x",)), "both": "lstm.h,lstm.c"},
     )
@@ -78,6 +79,7 @@ def test_defaults_are_filled_in_and_checking_twice_changes_nothing() -> None:
         "baseline": 0.0,
         "n_steps": 50,
         "precision": None,
+        "dry_run": False,
     }
     again, planned_again = check(card(), "saliency", request)
     assert again.parameters == request.parameters
@@ -103,6 +105,16 @@ def test_an_answers_shape_and_axes_are_known_before_it_is_computed() -> None:
         "lstm.h[-2:]": ((2, 2, 4), ("batch", "timestep", "unit")),
         "lstm.h.final": ((2, 4), ("batch", "unit")),
     }
+    assert plans("jacobian", of="lstm.h[-1]", wrt="lstm/kernel.forget_gate[:, 0]") == {
+        "value": ((2, 4, 3), ("batch", of_h, "wrt.row"))
+    }
+    assert plans("vjp", of=["lstm.h[-1]"], wrt="lstm/kernel") == {
+        "lstm.h[-1] / lstm/kernel": ((3, 16), ("row", "column"))
+    }
+    assert plans("jvp", of="lstm.h", wrt="lstm/kernel", tangent=np.ones((5, 3, 16))) == {
+        "value": ((5, 2, 5, 4), ("tangent", "batch", "timestep", "unit"))
+    }
+    assert plans("hvp", of="outputs[0]", wrt="x", tangent=X) == {"value": ((2, 5, 3), ("batch", "timestep", "feature"))}
     stacked = np.ones((7, 2, 4), np.float32)
     assert plans("vjp", of="lstm.h[-1]", wrt="x", cotangent=stacked) == {
         "value": ((7, 2, 5, 3), ("cotangent", "batch", "timestep", "feature"))
@@ -111,6 +123,28 @@ def test_an_answers_shape_and_axes_are_known_before_it_is_computed() -> None:
         "value": ((2, 5, 3), ("batch", "timestep", "feature")),
         "completeness_gap": ((2,), ("batch",)),
     }
+
+
+@pytest.mark.parametrize(
+    ("reduce", "whole", "lagged"),
+    [
+        ("norm", ((2, 5, 5), ("batch", "of.timestep", "wrt.timestep")), ((2, 5), ("batch", "timestep"))),
+        ("spectral_norm", ((2, 5, 5), ("batch", "of.timestep", "wrt.timestep")), ((2, 5), ("batch", "timestep"))),
+        (
+            "singular_values",
+            ((2, 5, 5, 3), ("batch", "of.timestep", "wrt.timestep", "singular_value")),
+            ((2, 5, 3), ("batch", "timestep", "singular_value")),
+        ),
+        (
+            "sum",
+            ((2, 5, 5, 3), ("batch", "of.timestep", "wrt.timestep", "wrt.feature")),
+            ((2, 5, 3), ("batch", "timestep", "wrt.feature")),
+        ),
+    ],
+)
+def test_a_reduction_leaves_timesteps_and_takes_units_away(reduce: str, whole: Any, lagged: Any) -> None:
+    assert plans("jacobian", of="lstm.h", wrt="x", reduce=reduce) == {"value": whole}
+    assert plans("check", of="lstm.h", wrt="x", reduce=reduce, lag=2) == {"value": lagged}
 
 
 def test_precision_decides_the_bytes_of_an_answer() -> None:
@@ -134,7 +168,8 @@ REFUSED: list[tuple[type[errors.TapeheadError], str, dict[str, Any]]] = [
     (errors.UnknownPoint, "no 'z' in 'lstm'; it has c, h, h.final, h.initial", {"of": "lstm.z"}),
     (errors.UnknownPoint, "did you mean outputs", {"of": "output"}),
     (errors.UnknownPoint, "could be any of lstm.h, lstm.c", {"of": "both"}),
-    (errors.UnknownPoint, "is a weight", {"wrt": "lstm/kernel"}),
+    (errors.UnknownPoint, "no weight 'lstm/bias'; weights here: lstm/kernel", {"wrt": "lstm/bias"}),
+    (errors.NotDifferentiable, "is a weight: it can stand as wrt", {"of": "lstm/kernel"}),
     (errors.BadParameter, "timestep 5 of 'lstm.h' is out of range: the request has 5", {"of": "lstm.h[5]"}),
     (errors.BadParameter, "-6 of 'lstm.h' is out of range", {"of": "lstm.h[-6]"}),
     (errors.BadParameter, "index 4 is out of range for axis 'unit'", {"of": "lstm.h[0, 4]"}),
@@ -201,5 +236,5 @@ def test_a_saliency_target_must_be_one_number_a_sample() -> None:
 def test_a_cotangent_must_have_the_shape_of_what_it_multiplies() -> None:
     with pytest.raises(errors.BadShape, match=r"expected \(2, 4\), or stacked"):
         ask("vjp", of="lstm.h[-1]", wrt="x", cotangent=np.ones((2, 5), np.float32))
-    with pytest.raises(errors.BadParameter, match="a map of each `of`"):
+    with pytest.raises(errors.BadParameter, match="as a map of each to its tensor"):
         ask("vjp", of=["lstm.h[-1]", "outputs"], wrt="x", cotangent=np.ones((2, 4), np.float32))

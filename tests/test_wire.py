@@ -216,7 +216,8 @@ def documented(example):
 
 def test_every_error_of_the_server_is_documented_with_its_status():
     rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", PAGE, re.MULTILINE)
-    served = {code: kind.status for code, kind in BY_CODE.items() if not kind.__subclasses__() and kind.status}
+    branches = {"bad_request", "unavailable", "unreachable"}
+    served = {code: kind.status for code, kind in BY_CODE.items() if code not in branches}
     assert {code: int(status) for status, code in rows} == served
 
 

@@ -40,11 +40,13 @@ class Subject:
 
     @functools.cached_property
     def last_timesteps(self) -> Mapping[str, int]:
-        """By the states' points, the timestep that their layer runs last: -1, or 0 where it runs backward."""
+        """By the states' points, the timestep that padding repeats: the last, but for layers that run backward, which
+        meet the padding first and repeat what they start from."""
         recurrent: Mapping[str, Mapping[str, Any]] = self.metadata.get("recurrent", {})
         return {
-            f"{layer}.{state}": 0 if info.get("direction") == "backward" else -1
+            f"{layer}.{state}": -1
             for layer, info in recurrent.items()
+            if info.get("direction") != "backward"
             for state in info.get("states", ())
         }
 

@@ -1,7 +1,7 @@
 """Where a layer cannot be told which timesteps are padding: one request a length, and the answers put together again.
 
-Padding is as the contract says: a state repeats the timestep that its layer ran last, and so do derivatives of it; all
-else is zero.
+Padding is as the engine's: a state repeats the last timestep before it, and so do derivatives of it; all else is zero,
+the states of a layer that runs backward too (it meets the padding first, and starts from zeros).
 `meta.valid` tells which timesteps count, `meta.requests` how many requests were made.
 """
 
@@ -110,7 +110,7 @@ def _point(axis: str, tensor: str, asked: Mapping[str, Any]) -> str:
     texts = {"of.timestep": asked.get("of"), "timestep": tensor if asked.get("operation") == "states" else None}
     text = texts.get(axis)
     if isinstance(text, list):
-        text = tensor.partition(" / ")[0] if len(text) > 1 else text[0]
+        text = tensor.partition(" / ")[0]
     return parse(text).name if text else ""
 
 

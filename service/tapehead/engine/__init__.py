@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from tapehead.engine.differences import check
 from tapehead.engine.jacobian import jacobian
 from tapehead.engine.model import Model
-from tapehead.engine.products import vjp
+from tapehead.engine.products import hvp, jvp, vjp
 from tapehead.engine.saliency import saliency
 from tapehead.engine.states import infer, states
 from tapehead.operations import Request, Result
@@ -24,6 +25,9 @@ OPERATIONS: Mapping[str, Callable[[Model, Request], Result]] = {
     "states": states,
     "jacobian": jacobian,
     "vjp": vjp,
+    "jvp": jvp,
+    "hvp": hvp,
+    "check": check,
     "saliency": saliency,
     "infer": infer,
 }

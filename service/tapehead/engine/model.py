@@ -10,7 +10,7 @@ import numpy as np
 
 from tapehead.engine.graph import AnyCall, Graph, flatten
 from tapehead.engine.naming import describe, named_places, named_weights
-from tapehead.engine.places import Inner, Place, TensorAt
+from tapehead.engine.places import Inner, Place, TensorAt, WeightAt
 from tapehead.engine.precision import copy_weights, model_dtype, rebuilt
 from tapehead.engine.probe import Seen, probed
 from tapehead.operations import Card
@@ -22,6 +22,7 @@ class Model:
     """A Keras model whose derivatives can be asked for.
 
     `live` says that its weights may change between calls: a copy in another precision is brought up to date each time.
+    `like` is the model that this one is rebuilt from, whose weights' names it keeps.
 
     Raises:
         UnsupportedModel: the model has no graph of layers, or does not compute here what it computes in Keras.
@@ -29,19 +30,25 @@ class Model:
 
     seen: Seen
 
-    def __init__(self, keras_model: Any, name: str, version: int = 1, *, live: bool = False) -> None:
+    def __init__(
+        self, keras_model: Any, name: str, version: int = 1, *, live: bool = False, like: Model | None = None
+    ) -> None:
         self.keras = keras_model
         self.live = live
         self.graph: Graph = flatten(keras_model)
         self.dtype, uniform = model_dtype(keras_model)
         self._programs: dict[Hashable, Callable[..., Any]] = {}
-        native = self if uniform else Model(rebuilt(keras_model, self.dtype), name, version)
-        self._variants: dict[str, Model] = {self.dtype: native}
-        self.seen = probed(self.graph, keras_model, self.dtype) if uniform else native.seen
+        self.places: dict[str, Place] = named_places(self.graph)
+        own_weights = named_weights(self.graph)
+        self.weights: dict[str, Any] = dict(
+            zip(like.weights if like else own_weights, own_weights.values(), strict=True)
+        )
+        self._weight_places = {name: WeightAt(variable) for name, variable in self.weights.items()}
         self.masked_by = _masked_by(self.graph)
         self.padding = _padding(self.graph)
-        self.places: dict[str, Place] = named_places(self.graph)
-        self.weights: dict[str, Any] = named_weights(self.graph)
+        native = self if uniform else Model(rebuilt(keras_model, self.dtype), name, version, like=self)
+        self._variants: dict[str, Model] = {self.dtype: native}
+        self.seen = probed(self.graph, keras_model, self.dtype) if uniform else native.seen
         self.card: Card = describe(self, name, version)
 
     def __repr__(self) -> str:
@@ -63,11 +70,28 @@ class Model:
         wanted = precision or self.dtype
         wanted = "float64" if wanted == "float64" else "float32"
         if wanted not in self._variants:
-            self._variants[wanted] = Model(rebuilt(self.keras, wanted), self.card.name, self.card.version)
+            self._variants[wanted] = self._rebuilt(wanted)
         variant = self._variants[wanted]
         if self.live and variant is not self:
             copy_weights(self.keras, variant.keras)
         return variant
+
+    def apart(self) -> Model:
+        """A copy in float64 that belongs to no one else, so that its weights may be moved and put back."""
+        if "apart" not in self._variants:
+            self._variants["apart"] = self._rebuilt("float64")
+        copy_weights(self.keras, self._variants["apart"].keras)
+        return self._variants["apart"]
+
+    def _rebuilt(self, dtype: str) -> Model:
+        return Model(rebuilt(self.keras, dtype), self.card.name, self.card.version, like=self)
+
+    def place(self, name: str) -> Place:
+        """Where the point of that canonical name lies."""
+        if name in self.places:
+            return self.places[name]
+        weight = name if name in self.weights else name.rpartition(".")[0]
+        return self._weight_places[weight]
 
     def program(self, key: Hashable, build: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
         """The compiled function kept under `key`, built the first time."""

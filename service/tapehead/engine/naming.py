@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tapehead.engine.graph import Call, Graph, Recurrence
-from tapehead.engine.places import Final, Gate, Initial, Place, State, TensorAt
+from tapehead.engine.places import Final, Gate, Initial, Inner, Place, State, TensorAt
+from tapehead.engine.rules import cell_gates
 from tapehead.operations import Card, PointInfo, TensorSpec
 from tapehead.operations.card import Kind
 from tapehead.points import quoted
@@ -66,7 +67,8 @@ def describe(model: Model, name: str, version: int) -> Card:
         weights={name: tuple(variable.shape) for name, variable in model.weights.items()},
         bytes=model.bytes,
         dtype=model.dtype,
-        aliases=_aliases(graph, points),
+        aliases={**_paths(model), **_aliases(graph, points)},
+        columns=_columns(model),
     )
 
 
@@ -78,6 +80,7 @@ def _point_info(model: Model, name: str, place: Place) -> PointInfo:
         kind: Kind = "input" if place.tensor in model.graph.inputs.values() else "layer"
         kind = "output" if name.startswith("outputs") and kind == "layer" else kind
         return PointInfo(shape, _axes(shape, follows, kind), dtype, "float" in dtype, kind, follows)
+    assert isinstance(place, Inner)
     rule = place.call.rule
     shapes = dict(zip((*rule.states, *rule.gates), (*rule.state_shapes, *rule.gate_shapes), strict=True))
     shape = tuple(shapes[place.name])
@@ -151,6 +154,26 @@ def _cells(name: str, cell: Any) -> list[tuple[str, Any]]:
 def _own_weights(name: str, layer: Any) -> dict[str, Any]:
     own = f"{getattr(layer, 'path', None)}/"
     return {f"{name}/{variable.path.removeprefix(own)}": variable for variable in getattr(layer, "weights", ())}
+
+
+def _paths(model: Model) -> dict[str, str]:
+    """Keras's full path of each weight, where it is not its name."""
+    found = {"/".join(map(quoted, v.path.split("/"))): name for name, v in model.weights.items() if hasattr(v, "path")}
+    return {path: name for path, name in found.items() if path not in model.weights}
+
+
+def _columns(model: Model) -> dict[str, dict[str, tuple[int, int]]]:
+    """Where each gate's columns stand on the last axis of a recurrent layer's weights, in the kernel's order."""
+    names = dict(zip(named_weights(model.graph), model.weights, strict=True))
+    found = {}
+    for call in model.graph.recurrences:
+        base = call.name.partition(".call.")[0]
+        for name, cell in _cells(base, call.layer.cell):
+            gates = cell_gates(call.rule, name.removeprefix(base).lstrip("."))
+            for weight in _own_weights(name, cell):
+                width = model.weights[names[weight]].shape[-1] // max(1, len(gates))
+                found[names[weight]] = {gate: (n * width, (n + 1) * width) for n, gate in enumerate(gates)}
+    return {weight: gates for weight, gates in found.items() if gates}
 
 
 def _aliases(graph: Graph, points: dict[str, PointInfo]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tapehead.engine.graph import Recurrence
 
@@ -38,4 +39,11 @@ class Final(Inner):
     """A state after the last timestep that the layer runs."""
 
 
-Place = TensorAt | Inner
+@dataclass(frozen=True, eq=False)
+class WeightAt:
+    """A weight, wherever the model uses it."""
+
+    variable: Any
+
+
+Place = TensorAt | Inner | WeightAt

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tapehead.engine.compiled import Arrays
 from tapehead.engine.graph import Recurrence
 from tapehead.engine.model import Model
-from tapehead.engine.places import Inner, Place, State, TensorAt
-from tapehead.engine.programs import Arrays, masks_program, values_program
+from tapehead.engine.places import Inner, Place, State, TensorAt, WeightAt
+from tapehead.engine.programs import masks_program, values_program
 from tapehead.operations.request import Array, Request
 from tapehead.operations.selection import EVERYTHING, Selection, positions, select
 
@@ -65,7 +66,7 @@ class Prepared:
         self.lengths = {name: np.asarray(own, np.int32) for name, own in (request.lengths or {}).items()}
         self.inputs = {name: self._padded(name, array) for name, array in request.inputs.items()}
         selections = {text: select(model.card, text, argmax=argmax) for text in texts}
-        self.places = {text: model.places[selection.name] for text, selection in selections.items()}
+        self.places = {text: model.place(selection.name) for text, selection in selections.items()}
         self.calls = tuple(model.calls_before(list(self.places.values())))
         self.masks = self._masks()
         self.targets = {text: self._target(text, selection) for text, selection in selections.items()}
@@ -79,6 +80,10 @@ class Prepared:
     def dtype(self) -> np.dtype[Any]:
         """What derivatives are computed in."""
         return np.dtype(self.model.dtype)
+
+    def entire(self, target: Target) -> tuple[int, ...]:
+        """The shape of a target's whole point, without the batch axis: what a cotangent or tangent of it fills."""
+        return (*(() if target.times is None else (self.timesteps(target.place),)), *target.unit_shape)
 
     def arrays(self, inputs: Mapping[str, Array] | None = None, repeats: int = 1) -> Arrays:
         """What every program starts from; `inputs` in place of the request's, the rest repeated `repeats` times."""
@@ -95,7 +100,7 @@ class Prepared:
 
     def timesteps(self, place: Place) -> int:
         """How many timesteps a place has in this request."""
-        tensor = place.call.sequence if isinstance(place, Inner) else place.tensor
+        tensor = _counted(place)
         follows = self.model.seen.follows.get(tensor)
         if follows is not None:
             return int(self.inputs[follows].shape[1])
@@ -109,6 +114,8 @@ class Prepared:
         """Which timesteps of a place count, (batch, timesteps) in the input's own time; None where all do."""
         if isinstance(place, Inner):
             return self.masks.get(place.call.name)
+        if isinstance(place, WeightAt):
+            return None
         if place.tensor in self.model.masked_by:
             return self.masks.get(self.model.masked_by[place.tensor], self.masks.get(place.tensor))
         return self.masks.get(place.tensor)
@@ -146,5 +153,13 @@ class Prepared:
         known = selection.unit_shape
         if None not in known:
             return tuple(n for n in known if n is not None)
-        found = values_program(self.model, self.calls, [self.places[str(selection.point)]], self.arrays())
-        return tuple(found[0].shape[1 if selection.time is None else 2 :])
+        (found,) = values_program(self.model, self.calls, [self.model.place(selection.name)], self.arrays())
+        return tuple(found.shape[1 if selection.time is None else 2 :])
+
+
+def _counted(place: Place) -> int:
+    """The tensor whose timesteps a place has."""
+    if isinstance(place, Inner):
+        return place.call.sequence
+    assert isinstance(place, TensorAt), "a weight has no timesteps"
+    return place.tensor

@@ -1,24 +1,147 @@
-"""Cotangent times Jacobian (`vjp`): what a sweep back gives for a stack of the caller's own cotangents."""
+"""Products with derivatives: cotangent times Jacobian, Jacobian times tangent, Hessian times tangent."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from tapehead.engine.answer import Stopwatch, answer, in_precision
-from tapehead.engine.jacobian import stored_times
+from tapehead.engine.compiled import Arrays
 from tapehead.engine.model import Model
+from tapehead.engine.places import WeightAt
 from tapehead.engine.prepared import Prepared, Target
-from tapehead.engine.programs import Arrays, spike_program, wave_program
+from tapehead.engine.programs import hvp_program, jvp_program, spike_program, wave_program
+from tapehead.engine.seeds import filled, stored_times
 from tapehead.engine.states import taken
+from tapehead.errors import NotDifferentiable
 from tapehead.operations import Request, Result
-from tapehead.operations.check import texts
+from tapehead.operations.plans import pair_name, texts
 from tapehead.operations.request import Array
 
 
 def vjp(model: Model, request: Request) -> Result:
-    """The cotangent of each of `of`, ones by default, times its Jacobian to each of `wrt`."""
+    """The cotangent of each of `of`, ones by default, times its Jacobian to each of `wrt`; for a weight, summed over
+    the batch."""
+    cotangents = request.parameters["cotangent"] or {}
+
+    def products(prepared: Prepared, of: Target, wrts: Sequence[Target]) -> list[tuple[Array, bool]]:
+        given = cotangents.get(of.text)
+        stacked = given is not None and given.ndim > 1 + len(of.shape)
+        stack = np.ones((prepared.batch, *of.shape), prepared.dtype) if given is None else given
+        found = pulled(prepared, of, wrts, np.moveaxis(stack, 0, 1) if stacked else stack[:, None])
+        return [(_unstacked(array, wrt, stacked=stacked), stacked) for array, wrt in zip(found, wrts, strict=True)]
+
+    return _every_pair(model, request, products, "cotangent", side="wrt", route="reverse")
+
+
+def jvp(model: Model, request: Request) -> Result:
+    """The Jacobian of each of `of` to each of `wrt`, times the tangent of `wrt`."""
+    tangents = request.parameters["tangent"]
+
+    def products(prepared: Prepared, of: Target, wrts: Sequence[Target]) -> list[tuple[Array, bool]]:
+        return [_pushed(prepared, of, wrt, tangents[wrt.text]) for wrt in wrts]
+
+    return _every_pair(model, request, products, "tangent", side="of", route="forward")
+
+
+def hvp(model: Model, request: Request) -> Result:
+    """The Hessian of one number a sample, times the tangent of `wrt`; for a weight, of the sum over the batch."""
+    tangents = request.parameters["tangent"]
+
+    def products(prepared: Prepared, of: Target, wrts: Sequence[Target]) -> list[tuple[Array, bool]]:
+        _twice_differentiable(prepared)
+        return [_second(prepared, of, wrt, tangents[wrt.text]) for wrt in wrts]
+
+    return _every_pair(model, request, products, "tangent", side="wrt", route="reverse over reverse")
+
+
+def _twice_differentiable(prepared: Prepared) -> None:
+    """Refuses layers whose second derivative TensorFlow gets wrong: `tf.nn.moments` stops a gradient within them."""
+    for call in prepared.calls:
+        if type(call.layer).__name__ in ("GroupNormalization", "Moments", "SpectralNormalization"):
+            raise NotDifferentiable(
+                f"layer {call.name!r} ({type(call.layer).__name__}) has no right second derivative in TensorFlow; "
+                f"ask for hvp of or with respect to points that do not lie across it"
+            )
+
+
+def pulled(
+    prepared: Prepared, of: Target, wrts: Sequence[Target], stack: Array, arrays: Arrays | None = None
+) -> list[Array]:
+    """A stack of cotangents of `of`, (batch, m, *of), times its Jacobian to each of `wrts`: (batch, m, *wrt), or
+    (m, *wrt) for a weight."""
+    arrays = arrays or prepared.arrays()
+    model, calls, places = prepared.model, prepared.calls, [wrt.place for wrt in wrts]
+    if of.times is not None and of.times.shape[1] > 1:
+        found = wave_program(model, calls, of.place, places, arrays, filled(prepared, of, stack))
+    else:
+        values, times = _spike(prepared, of, stack)
+        found = spike_program(model, calls, of.place, places, arrays, values, times)
+    return [taken(wrt, part, lead=_lead(wrt)) for wrt, part in zip(wrts, found, strict=True)]
+
+
+def _spike(prepared: Prepared, of: Target, stack: Array) -> tuple[Array, Array]:
+    """Cotangents of one timestep, or of a point without any: (batch, m, *units), and when they start (rows, m)."""
+    entries = stack.shape[1]
+    if of.times is None:
+        return filled(prepared, of, stack), np.zeros((1, entries), np.int64)
+    times = np.repeat(stored_times(prepared, of.place, of.times), entries, axis=1)
+    values = np.zeros((*stack.shape[:2], int(np.prod(of.unit_shape))), prepared.dtype)
+    values[..., of.units] = stack.reshape(*stack.shape[:2], len(of.units))
+    return values.reshape(*stack.shape[:2], *of.unit_shape), times
+
+
+def _pushed(prepared: Prepared, of: Target, wrt: Target, tangent: Array) -> tuple[Array, bool]:
+    stacked = tangent.ndim > len(wrt.shape) + (not isinstance(wrt.place, WeightAt))
+    tangents = _entire(prepared, wrt, tangent, stacked=stacked)
+    (found,) = jvp_program(prepared.model, prepared.calls, [of.place], wrt.place, prepared.arrays(), tangents)
+    array = taken(of, found, lead=2)
+    return (np.moveaxis(array, 1, 0) if stacked else array[:, 0]), stacked
+
+
+def _second(prepared: Prepared, of: Target, wrt: Target, tangent: Array) -> tuple[Array, bool]:
+    stacked = tangent.ndim > len(wrt.shape) + (not isinstance(wrt.place, WeightAt))
+    tangents = _entire(prepared, wrt, tangent, stacked=stacked)
+    weight = isinstance(wrt.place, WeightAt)
+    values, times = _spike(prepared, of, np.ones((prepared.batch, 1, *of.shape), prepared.dtype))
+    arrays = prepared.arrays()
+    found = [
+        hvp_program(prepared.model, prepared.calls, of.place, wrt.place, arrays, values, times, one)
+        for one in (tangents if weight else np.moveaxis(tangents, 1, 0))
+    ]
+    array = np.stack([taken(wrt, one, lead=0 if weight else 1) for one in found])
+    return (array if stacked else array[0]), stacked
+
+
+def _entire(prepared: Prepared, wrt: Target, tangent: Array, *, stacked: bool) -> Array:
+    """Tangents of a target's whole point, 0 where its index takes nothing: (batch, m, …), or (m, …) for a weight."""
+    if not isinstance(wrt.place, WeightAt):
+        return filled(prepared, wrt, np.moveaxis(tangent, 0, 1) if stacked else tangent[:, None])
+    stack = tangent if stacked else tangent[None]
+    whole = np.zeros((len(stack), *wrt.place.variable.shape), prepared.dtype)
+    columns = whole if wrt.selection.columns is None else whole[..., slice(*wrt.selection.columns)]
+    index = (slice(None), *wrt.selection.rest)
+    columns[index] = stack.reshape(columns[index].shape)
+    return whole
+
+
+def _lead(wrt: Target) -> int:
+    return 1 if isinstance(wrt.place, WeightAt) else 2
+
+
+def _unstacked(array: Array, wrt: Target, *, stacked: bool) -> Array:
+    """The stack in front, or gone where there was a single vector."""
+    if isinstance(wrt.place, WeightAt):
+        return array if stacked else array[0]
+    return np.moveaxis(array, 1, 0) if stacked else array[:, 0]
+
+
+Products = Callable[[Prepared, Target, Sequence[Target]], list[tuple[Array, bool]]]
+
+
+def _every_pair(model: Model, request: Request, products: Products, stack: str, *, side: str, route: str) -> Result:
+    """The products of every `of` with every `wrt`; `side` is the one whose axes an answer has."""
     stopwatch = Stopwatch()
     ofs, wrts = texts(request.parameters["of"]), texts(request.parameters["wrt"])
     prepared = Prepared(in_precision(model, request), request, list(dict.fromkeys([*ofs, *wrts])))
@@ -27,40 +150,11 @@ def vjp(model: Model, request: Request) -> Result:
     tensors: dict[str, Array] = {}
     axes: dict[str, tuple[str, ...]] = {}
     for of in map(prepared.targets.__getitem__, ofs):
-        given = (request.parameters["cotangent"] or {}).get(of.text)
-        single = given is None or given.ndim == 1 + len(of.shape)
-        stack = np.ones((1, prepared.batch, *of.shape), prepared.dtype) if given is None else given
-        stack = stack[None] if given is not None and single else stack
-        for wrt, found in zip(targets, pulled(prepared, of, targets, np.moveaxis(stack, 0, 1)), strict=True):
-            name = "value" if len(ofs) * len(wrts) == 1 else f"{of.text} / {wrt.text}"
-            tensors[name] = found[:, 0] if single else np.moveaxis(found, 1, 0)
-            axes[name] = (*(() if single else ("cotangent",)), "batch", *wrt.selection.axes)
+        for wrt, (array, stacked) in zip(targets, products(prepared, of, targets), strict=True):
+            name = pair_name(request.parameters, of.text, wrt.text)
+            shown = of if side == "of" else wrt
+            batch = () if isinstance(shown.place, WeightAt) else ("batch",)
+            tensors[name] = array
+            axes[name] = (*((stack,) if stacked else ()), *batch, *shown.selection.axes)
     stopwatch.lap("run")
-    return answer(prepared, tensors, axes, stopwatch, route="reverse", about=prepared.targets[ofs[0]])
-
-
-def pulled(
-    prepared: Prepared, of: Target, wrts: Sequence[Target], stack: Array, arrays: Arrays | None = None
-) -> list[Array]:
-    """A stack of cotangents of `of`, (batch, m, *of), times its Jacobian to each of `wrts`: (batch, m, *wrt)."""
-    arrays = arrays or prepared.arrays()
-    batch, entries = stack.shape[:2]
-    units, places = of.units, [wrt.place for wrt in wrts]
-    count = 1 if of.times is None else of.times.shape[1]
-    values = np.zeros((batch, entries, count, int(np.prod(of.unit_shape))), prepared.dtype)
-    values[..., units] = stack.reshape(batch, entries, count, len(units))
-    values = values.reshape(batch, entries, count, *of.unit_shape)
-    if count == 1:
-        times = np.zeros((1, entries), np.int64)
-        if of.times is not None:
-            times = np.repeat(stored_times(prepared, of.place, of.times), entries, axis=1)
-        if len(times) not in (1, batch):
-            times = np.repeat(times, batch // len(times), axis=0)
-        found = spike_program(prepared.model, prepared.calls, of.place, places, arrays, values[:, :, 0], times)
-    else:
-        assert of.times is not None
-        spread = np.zeros((batch, entries, prepared.timesteps(of.place), *of.unit_shape), prepared.dtype)
-        times = np.broadcast_to(of.times, (batch, count))
-        spread[np.arange(batch)[:, None], :, times] = np.moveaxis(values, 2, 1)
-        found = wave_program(prepared.model, prepared.calls, of.place, places, arrays, spread)
-    return [taken(wrt, part, lead=2) for wrt, part in zip(wrts, found, strict=True)]
+    return answer(prepared, tensors, axes, stopwatch, route=route, about=prepared.targets[ofs[0]])

@@ -1,102 +1,152 @@
-"""The compiled functions: traced once for a model and a question, then run for any batch, length and stack.
-
-Every signature leaves batch, timesteps and stack open, so that a new length is never a new trace.
-"""
+"""The functions that are compiled: values, sweeps back, products, and values with a point nudged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
+from tapehead.engine.compiled import Array, Arrays, Operand, Tensor, given, ran
 from tapehead.engine.graph import AnyCall
 from tapehead.engine.model import Model
-from tapehead.engine.places import Final, Gate, Initial, Inner, Place, State, TensorAt
+from tapehead.engine.places import Final, Gate, Initial, Inner, Place, State, TensorAt, WeightAt
+from tapehead.engine.rules.cells import SUMMED, Keep
 from tapehead.engine.rules.recurrence import Seed, Spike, Wave
 from tapehead.engine.rules.window import INPUTS, Path, lagged
 from tapehead.engine.sweep import Source, at_valid, gate_values, read, sweep
-from tapehead.engine.trace import Given, Trace, input_order, run_order, trace
+from tapehead.engine.trace import Trace, input_order, run_order, trace
 
-Tensor = Any
-Array = Any
-
-
-class Arrays(NamedTuple):
-    """What a program starts from: inputs by name, lengths by input, initial states by point, held masks by key."""
-
-    inputs: Mapping[str, Array]
-    lengths: Mapping[str, Array]
-    initial: Mapping[str, Array]
-    held: Mapping[str, Array]
+Calls = Sequence[AnyCall]
 
 
-def masks_program(model: Model, calls: Sequence[AnyCall], arrays: Arrays) -> dict[str, Array]:
+def masks_program(model: Model, calls: Calls, arrays: Arrays) -> dict[str, Array]:
     """Every mask that the given inputs and lengths make, by tensor number or recurrent layer."""
 
     def masks(arrays: Arrays) -> dict[str, Tensor]:
-        made = trace(model.graph, calls, _given(model, arrays, held=False))
+        made = trace(model.graph, calls, given(model, arrays, held=False))
         return {str(key): mask for key, mask in made.masks.items()}
 
-    run = model.program(("masks", _key(calls, arrays)), lambda: _compiled(masks, _specs(model, arrays)))
-    return {key: mask.numpy() for key, mask in run(_tensors(arrays)).items()}
+    found: dict[str, Array] = ran(model, "masks", masks, calls, arrays)
+    return found
 
 
-def values_program(model: Model, calls: Sequence[AnyCall], places: Sequence[Place], arrays: Arrays) -> list[Array]:
+def values_program(model: Model, calls: Calls, places: Sequence[Place], arrays: Arrays) -> list[Array]:
     """The values at places, batch first, timesteps in the input's own time."""
 
     def values(arrays: Arrays) -> list[Tensor]:
-        made = trace(model.graph, calls, _given(model, arrays))
-        return [_value(made, place) for place in places]
+        made = trace(model.graph, calls, given(model, arrays))
+        return [value(made, place) for place in places]
 
-    key = ("values", tuple(places), _key(calls, arrays))
-    run = model.program(key, lambda: _compiled(values, _specs(model, arrays)))
-    return [value.numpy() for value in run(_tensors(arrays))]
+    found: list[Array] = ran(model, ("values", tuple(places)), values, calls, arrays)
+    return found
 
 
 def spike_program(
-    model: Model, calls: Sequence[AnyCall], of: Place, wrt: Sequence[Place], arrays: Arrays, values: Array, times: Array
+    model: Model,
+    calls: Calls,
+    of: Place,
+    wrt: Sequence[Place],
+    arrays: Arrays,
+    values: Array,
+    times: Array,
+    keep: Keep = SUMMED,
 ) -> list[Array]:
     """Sweeps back a stack whose entries start at one timestep each: (batch, m, *wrt) for each of `wrt`.
 
-    `values` is (batch or 1, m, *units), `times` (batch or 1, m) in the order that `of` is stored in: run order for a
-    state or gate. For a point without timesteps `times` is left unread.
+    With respect to a weight the answer is (m, *wrt), behind the batch where `keep` keeps that. `values` is (batch or 1,
+    m, *units), `times` (batch or 1, m) in the order that `of` is stored in: run order for a state or gate. For a point
+    without timesteps `times` is left unread.
     """
-    shape = (None, None, *values.shape[2:])
 
-    def run_back(arrays: Arrays, values: Tensor, times: Tensor) -> list[Tensor]:
-        made = trace(model.graph, calls, _given(model, arrays))
-        return _swept(made, calls, of, wrt, _spiked(made, of, values, times), tf.shape(values)[1])
+    def back(arrays: Arrays, values: Tensor, times: Tensor) -> list[Tensor]:
+        made = trace(model.graph, calls, given(model, arrays))
+        return _swept(made, calls, of, wrt, _spiked(made, of, values, times), tf.shape(values)[1], keep)
 
-    key = ("spike", of, tuple(wrt), _key(calls, arrays))
-    specs = [_specs(model, arrays), tf.TensorSpec(shape, model.dtype), tf.TensorSpec((None, None), tf.int32)]
-    run = model.program(key, lambda: _compiled(run_back, *specs))
-    found = run(_tensors(arrays), _tensor(values, model.dtype), tf.convert_to_tensor(times, tf.int32))
-    return [value.numpy() for value in found]
+    kind = ("spike", of, tuple(wrt), keep)
+    found: list[Array] = ran(model, kind, back, calls, arrays, Operand(values, 2), Operand(times, 2))
+    return found
 
 
 def wave_program(
-    model: Model, calls: Sequence[AnyCall], of: Place, wrt: Sequence[Place], arrays: Arrays, values: Array
+    model: Model, calls: Calls, of: Place, wrt: Sequence[Place], arrays: Arrays, values: Array
 ) -> list[Array]:
     """Sweeps back a stack whose entries start at every timestep: `values` is (batch, m, timesteps, *units)."""
-    shape = (None, None, None, *values.shape[3:])
 
-    def run_back(arrays: Arrays, values: Tensor) -> list[Tensor]:
-        made = trace(model.graph, calls, _given(model, arrays))
-        cotangents: Seed | Tensor = values
-        if isinstance(of, Inner):
-            cotangents = Wave(tf.transpose(_turned(of, values), [2, 0, 1, *range(3, values.shape.rank)]))
-        return _swept(made, calls, of, wrt, cotangents, tf.shape(values)[1])
+    def back(arrays: Arrays, values: Tensor) -> list[Tensor]:
+        made = trace(model.graph, calls, given(model, arrays))
+        return _swept(made, calls, of, wrt, _waved(of, values), tf.shape(values)[1])
 
-    key = ("wave", of, tuple(wrt), _key(calls, arrays))
-    run = model.program(key, lambda: _compiled(run_back, _specs(model, arrays), tf.TensorSpec(shape, model.dtype)))
-    return [value.numpy() for value in run(_tensors(arrays), _tensor(values, model.dtype))]
+    found: list[Array] = ran(model, ("wave", of, tuple(wrt)), back, calls, arrays, Operand(values, 3))
+    return found
+
+
+def jvp_program(
+    model: Model, calls: Calls, of: Sequence[Place], wrt: Place, arrays: Arrays, tangents: Array
+) -> list[Array]:
+    """Jacobian times a stack of tangents, for each of `of` the whole point: (batch, m, [timesteps,] *of).
+
+    `tangents` is (batch or 1, m, [timesteps,] *wrt), or (m, *weight). A sweep back is linear in its cotangents u, so
+    the gradient of <u J, v> with respect to u is J v.
+    """
+    weight = isinstance(wrt, WeightAt)
+
+    def push(arrays: Arrays, tangents: Tensor) -> list[Tensor]:
+        made = trace(model.graph, calls, given(model, arrays))
+        stack = tf.shape(tangents)[0 if weight else 1]
+        return [_pushed(made, calls, place, wrt, tangents, stack) for place in of]
+
+    open_axes = 1 if weight else 3 if timed(model, wrt) else 2
+    found: list[Array] = ran(model, ("jvp", tuple(of), wrt), push, calls, arrays, Operand(tangents, open_axes))
+    return found
+
+
+def hvp_program(
+    model: Model, calls: Calls, of: Place, wrt: Place, arrays: Arrays, values: Array, times: Array, tangent: Array
+) -> Array:
+    """Hessian times tangent: the gradient of <d of/d wrt, v> with respect to a nudge of `wrt`.
+
+    `values` (batch, 1, *units) and `times` pick one number a sample. `tangent` is (batch, [timesteps,] *wrt), or of the
+    shape of a weight, for which the samples' numbers are summed.
+    """
+    weight = isinstance(wrt, WeightAt)
+
+    def second(arrays: Arrays, values: Tensor, times: Tensor, tangent: Tensor) -> Tensor:
+        point = wrt.variable.value if isinstance(wrt, WeightAt) else tf.zeros_like(tangent)
+        with tf.GradientTape() as tape:
+            tape.watch(point)
+            nudges = {} if weight else {wrt: point}
+            made = trace(model.graph, calls, replace(given(model, arrays), nudges=nudges))
+            (swept,) = _swept(made, calls, of, [wrt], _spiked(made, of, values, times), tf.constant(1), SUMMED)
+            # A nudge at a timestep that does not count moves nothing, so its tangent must not either.
+            along = tangent if weight else _at_valid(made, wrt, tangent[:, None])[:, 0]
+            product = tf.reduce_sum((swept[0] if weight else swept[:, 0]) * along)
+        return tf.convert_to_tensor(tape.gradient(product, point, unconnected_gradients="zero"))
+
+    open_axes = 0 if weight else 2 if timed(model, wrt) else 1
+    operands = (Operand(values, 2), Operand(times, 2), Operand(tangent, open_axes))
+    return ran(model, ("hvp", of, wrt), second, calls, arrays, *operands)
+
+
+def nudged_program(
+    model: Model, calls: Calls, of: Sequence[Place], wrt: Sequence[Place], arrays: Arrays, nudges: Sequence[Array]
+) -> list[Array]:
+    """The values at `of` with each of `wrt` moved by its nudge, (batch or 1, [timesteps,] *wrt)."""
+
+    def moved(arrays: Arrays, *nudges: Tensor) -> list[Tensor]:
+        moves = dict(zip(wrt, nudges, strict=True))
+        made = trace(model.graph, calls, replace(given(model, arrays), nudges=moves))
+        return [value(made, place) for place in of]
+
+    operands = [Operand(nudge, 2 if timed(model, place) else 1) for place, nudge in zip(wrt, nudges, strict=True)]
+    found: list[Array] = ran(model, ("nudged", tuple(of), tuple(wrt)), moved, calls, arrays, *operands)
+    return found
 
 
 def lag_program(
     model: Model,
-    calls: Sequence[AnyCall],
+    calls: Calls,
     of: State | Gate,
     wrt: Place,
     arrays: Arrays,
@@ -106,60 +156,24 @@ def lag_program(
 ) -> Array:
     """`window.lagged` within one recurrent layer: (rows, m, *wrt) for `values` (1, m, *units) and a path."""
 
-    def run_back(arrays: Arrays, values: Tensor, times: Tensor, samples: Tensor) -> Tensor:
-        made = trace(model.graph, calls, _given(model, arrays))
-        name = INPUTS if isinstance(wrt, TensorAt) else wrt.name
+    def back(arrays: Arrays, values: Tensor, times: Tensor, samples: Tensor) -> Tensor:
+        made = trace(model.graph, calls, given(model, arrays))
+        name = wrt.name if isinstance(wrt, Inner) else INPUTS
         return lagged(made.runs[of.call], {of.name: values}, Path(times, samples), name)
 
-    specs = [
-        _specs(model, arrays),
-        tf.TensorSpec((1, None, *values.shape[2:]), model.dtype),
-        tf.TensorSpec((None, None), tf.int32),
-        tf.TensorSpec((None,), tf.int32),
-    ]
-    run = model.program(("lag", of, wrt, _key(calls, arrays)), lambda: _compiled(run_back, *specs))
-    ints = [tf.convert_to_tensor(array, tf.int32) for array in (times, samples)]
-    return run(_tensors(arrays), _tensor(values, model.dtype), *ints).numpy()
+    operands = (Operand(values, 2), Operand(times, 2), Operand(samples, 1))
+    return ran(model, ("lag", of, wrt), back, calls, arrays, *operands)
 
 
-def _swept(
-    made: Trace, calls: Sequence[AnyCall], of: Place, wrt: Sequence[Place], cotangents: Any, stack: Tensor
-) -> list[Tensor]:
-    found = sweep(made, calls, Source(of, cotangents, stack), wrt)
-    return [_at_valid(made, place, read(made, found, place, stack)) for place in wrt]
+def timed(model: Model, place: Place) -> bool:
+    """Whether a place's values have a timestep axis."""
+    if isinstance(place, TensorAt):
+        return len(model.seen.shapes[place.tensor]) > 1
+    return isinstance(place, State | Gate)
 
 
-def _spiked(made: Trace, of: Place, values: Tensor, times: Tensor) -> Seed | Tensor:
-    """The start of a sweep: a spike inside a recurrent layer, else cotangents of the whole tensor."""
-    if isinstance(of, State | Gate):
-        return Spike(values, times)
-    rows = tf.concat([[made.batch], tf.shape(values)[1:]], axis=0)
-    if isinstance(of, Inner) or made.values[of.tensor].shape.rank == values.shape.rank - 1:
-        return tf.broadcast_to(values, rows)
-    timesteps = tf.shape(made.values[of.tensor])[1]
-    here = tf.one_hot(times, timesteps, dtype=values.dtype)
-    for _ in values.shape[2:]:
-        here = here[..., None]
-    spread = here * values[:, :, None]
-    return tf.broadcast_to(spread, tf.concat([[made.batch], tf.shape(spread)[1:]], axis=0))
-
-
-def _turned(of: Inner, values: Tensor) -> Tensor:
-    """(batch, m, timesteps, …) from the input's own time to the order that the layer runs in."""
-    if not of.call.backwards:
-        return values
-    moved = tf.transpose(values, [0, 2, 1, *range(3, values.shape.rank)])
-    return tf.transpose(run_order(of.call, moved), [1, 2, 0, *range(3, values.shape.rank)])
-
-
-def _at_valid(made: Trace, place: Place, found: Tensor) -> Tensor:
-    """Exactly 0 with respect to a layer's output or an input at a timestep that does not count."""
-    if not isinstance(place, TensorAt) or (made.given.held or {}).get(place.tensor) is None:
-        return found
-    return at_valid(found, made.given.held[place.tensor][:, None])  # type: ignore[index]
-
-
-def _value(made: Trace, place: Place) -> Tensor:
+def value(made: Trace, place: Place) -> Tensor:
+    """The values at a place, batch first, timesteps in the input's own time."""
     match place:
         case TensorAt(tensor):
             return made.values[tensor]
@@ -171,47 +185,56 @@ def _value(made: Trace, place: Place) -> Tensor:
             return made.runs[call].initial[call.rule.states.index(name)]
         case Final(call, name):
             return made.runs[call].final[call.rule.states.index(name)]
+        case WeightAt(variable):
+            return tf.convert_to_tensor(variable)
 
 
-def _given(model: Model, arrays: Arrays, *, held: bool = True) -> Given:
-    masks = {(int(key) if key.isdigit() else key): mask for key, mask in arrays.held.items()}
-    for tensor, other in model.masked_by.items():
-        if other in masks:
-            masks[tensor] = masks[other]
-    return Given(
-        arrays.inputs, model.dtype, arrays.lengths, arrays.initial, masks if held else None, model.seen.follows
-    )
+def _swept(
+    made: Trace, calls: Calls, of: Place, wrt: Sequence[Place], cotangents: Any, stack: Tensor, keep: Keep = SUMMED
+) -> list[Tensor]:
+    found = sweep(made, calls, Source(of, cotangents, stack), wrt, keep)
+    return [_at_valid(made, place, read(made, found, place, stack)) for place in wrt]
 
 
-def _key(calls: Sequence[AnyCall], arrays: Arrays) -> Any:
-    return (tuple(calls), *(tuple(sorted(part)) for part in arrays[1:]))
+def _pushed(made: Trace, calls: Calls, of: Place, wrt: Place, tangents: Tensor, stack: Tensor) -> Tensor:
+    like = value(made, of)
+    zeros = tf.zeros(tf.concat([[made.batch, stack], tf.shape(like)[1:]], axis=0), like.dtype)
+    zeros = tf.ensure_shape(zeros, [None, None, *like.shape[1:]])
+    with tf.GradientTape() as tape:
+        tape.watch(zeros)
+        (swept,) = _swept(made, calls, of, [wrt], _waved(of, zeros), stack)
+        along = tangents if isinstance(wrt, WeightAt) else tf.broadcast_to(tangents, tf.shape(swept))
+        product = tf.reduce_sum(swept * along)
+    return tf.convert_to_tensor(tape.gradient(product, zeros, unconnected_gradients="zero"))
 
 
-def _compiled(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = tf.function(function, input_signature=specs, autograph=False)
-    return compiled
+def _spiked(made: Trace, of: Place, values: Tensor, times: Tensor) -> Seed | Tensor:
+    """The start of a sweep: a spike inside a recurrent layer, else cotangents of the whole tensor."""
+    if isinstance(of, State | Gate):
+        return Spike(values, times)
+    rows = tf.concat([[made.batch], tf.shape(values)[1:]], axis=0)
+    if not isinstance(of, TensorAt) or made.values[of.tensor].shape.rank == values.shape.rank - 1:
+        return tf.broadcast_to(values, rows)
+    here = tf.one_hot(times, tf.shape(made.values[of.tensor])[1], dtype=values.dtype)
+    for _ in values.shape[2:]:
+        here = here[..., None]
+    spread = here * values[:, :, None]
+    return tf.broadcast_to(spread, tf.concat([[made.batch], tf.shape(spread)[1:]], axis=0))
 
 
-def _specs(model: Model, arrays: Arrays) -> Arrays:
-    """The arrays' shapes with every length left open that the model leaves open."""
-    shapes = {
-        spec.name: tf.TensorSpec((None, *spec.shape[1:]), _dtype(model, spec.dtype)) for spec in model.card.inputs
-    }
-    return Arrays(
-        {name: shapes[name] for name in arrays.inputs},
-        {name: tf.TensorSpec((None,), tf.int32) for name in arrays.lengths},
-        {name: tf.TensorSpec((None, *array.shape[1:]), model.dtype) for name, array in arrays.initial.items()},
-        {key: tf.TensorSpec((None, *[None] * (mask.ndim - 1)), tf.bool) for key, mask in arrays.held.items()},
-    )
+def _waved(of: Place, values: Tensor) -> Seed | Tensor:
+    """The start of a sweep from every timestep: `values` (batch, m, [timesteps,] …) in the input's own time."""
+    if not isinstance(of, State | Gate):
+        return values
+    if of.call.backwards:
+        moved = tf.transpose(values, [0, 2, 1, *range(3, values.shape.rank)])
+        values = tf.transpose(run_order(of.call, moved), [1, 2, 0, *range(3, values.shape.rank)])
+    return Wave(tf.transpose(values, [2, 0, 1, *range(3, values.shape.rank)]))
 
 
-def _dtype(model: Model, dtype: str) -> str:
-    return model.dtype if "float" in dtype else dtype
-
-
-def _tensors(arrays: Arrays) -> Arrays:
-    return Arrays(*({name: tf.convert_to_tensor(array) for name, array in part.items()} for part in arrays))
-
-
-def _tensor(array: Array, dtype: str) -> Tensor:
-    return tf.convert_to_tensor(np.ascontiguousarray(array, dtype))
+def _at_valid(made: Trace, place: Place, found: Tensor) -> Tensor:
+    """Exactly 0 with respect to an input at a timestep that does not count."""
+    if not isinstance(place, TensorAt) or place.tensor not in made.inputs:
+        return found
+    held = (made.given.held or {}).get(place.tensor)
+    return found if held is None else at_valid(found, held[:, None])

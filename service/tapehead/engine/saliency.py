@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from tapehead.engine.answer import Stopwatch, answer, in_precision
-from tapehead.engine.jacobian import CHUNK_BYTES, chunks
+from tapehead.engine.compiled import Arrays
 from tapehead.engine.model import Model
 from tapehead.engine.places import TensorAt
 from tapehead.engine.prepared import Prepared, Target
 from tapehead.engine.products import pulled
-from tapehead.engine.programs import Arrays, values_program
+from tapehead.engine.programs import values_program
+from tapehead.engine.seeds import chunks
 from tapehead.engine.states import taken, values
 from tapehead.operations import Request, Result
 from tapehead.operations.request import Array
@@ -90,7 +91,7 @@ def _integrated(question: _Question, baseline: Any, n_steps: int) -> dict[str, A
     nodes, weights = (nodes + 1) / 2, weights / 2
     mean = np.zeros(x.shape, np.float64)
     # A sweep holds a few arrays the size of the states for every point; 64 inputs' worth is a generous guess at that.
-    for chunk in chunks(n_steps, 64 * x.nbytes, CHUNK_BYTES):
+    for chunk in chunks(n_steps, 64 * x.nbytes):
         steps = nodes[chunk].reshape(1, -1, *[1] * (x.ndim - 1))
         path = start[:, None] + steps * (x - start)[:, None]
         mean += np.einsum("k,bk...->b...", weights[chunk], _gradients(question, name, path))

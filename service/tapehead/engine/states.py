@@ -11,7 +11,7 @@ from tapehead.engine.model import Model
 from tapehead.engine.prepared import Prepared, Target
 from tapehead.engine.programs import values_program
 from tapehead.operations import Request, Result
-from tapehead.operations.check import texts
+from tapehead.operations.plans import texts
 from tapehead.operations.request import Array
 
 
@@ -51,6 +51,8 @@ def values(prepared: Prepared, targets: list[Target]) -> dict[str, Array]:
 
 def taken(target: Target, value: Array, *, lead: int = 1) -> Array:
     """What the target's index takes of `value`, whose first `lead` axes (batch first) are kept."""
+    if target.selection.columns is not None:
+        value = value[..., slice(*target.selection.columns)]
     if target.times is not None and not target.whole:
         times = np.broadcast_to(target.times, (value.shape[0], target.times.shape[1]))
         rows = np.arange(value.shape[0])[:, None]

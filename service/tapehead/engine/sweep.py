@@ -12,10 +12,11 @@ from typing import Any
 import tensorflow as tf
 
 from tapehead.engine.graph import AnyCall, Call, Merge, Recurrence
-from tapehead.engine.places import Final, Gate, Initial, Inner, Place, State, TensorAt
-from tapehead.engine.rules.any_layer import pull_layer
-from tapehead.engine.rules.recurrence import Adjoint, Seed, Seeds, Spike, Wave, back
-from tapehead.engine.trace import Trace, flipped, swapped, unshown
+from tapehead.engine.places import Final, Gate, Initial, Inner, Place, State, TensorAt, WeightAt
+from tapehead.engine.rules.any_layer import pull_layer, weights_layer
+from tapehead.engine.rules.cells import SUMMED, Keep, float_weights
+from tapehead.engine.rules.recurrence import Adjoint, Seed, Seeds, Spike, Wave, back, weight_cotangents
+from tapehead.engine.trace import Trace, flipped, last_times, swapped, unshown
 
 Tensor = Any
 
@@ -37,17 +38,34 @@ class Found:
     """The total derivatives that a sweep has gathered so far."""
 
     source: Source
+    keep: Keep = SUMMED
+    weights: dict[int, Tensor] = field(default_factory=dict)
     tensors: dict[int, Tensor] = field(default_factory=dict)
     adjoints: dict[Recurrence, Adjoint] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the cotangents."""
+        cotangents = self.source.cotangents
+        return (cotangents.values if isinstance(cotangents, Spike | Wave) else cotangents).dtype
 
     def add(self, tensor: int, cotangents: Tensor) -> None:
         """Adds what one reader of a tensor passes back."""
         self.tensors[tensor] = self.tensors[tensor] + cotangents if tensor in self.tensors else cotangents
 
+    def add_weights(self, pairs: Sequence[tuple[Any, Tensor]]) -> None:
+        """Adds what one call passes back to its weights."""
+        for variable, cotangents in pairs:
+            key = id(variable)
+            self.weights[key] = self.weights[key] + cotangents if key in self.weights else cotangents
 
-def sweep(made: Trace, calls: Sequence[AnyCall], source: Source, reads: Sequence[Place]) -> Found:
-    """Takes the cotangents of `source` back through `calls`, the ones that `made` ran, to every place in `reads`."""
-    found = Found(source)
+
+def sweep(made: Trace, calls: Sequence[AnyCall], source: Source, reads: Sequence[Place], keep: Keep = SUMMED) -> Found:
+    """Takes the cotangents of `source` back through `calls`, the ones that `made` ran, to every place in `reads`.
+
+    `keep` says what is not summed over with respect to a weight: (m, *weight), behind the batch where that is kept.
+    """
+    found = Found(source, keep)
     wanted = _needed(calls, reads)
     if isinstance(source.place, TensorAt):
         found.add(source.place.tensor, source.cotangents)
@@ -63,13 +81,30 @@ def sweep(made: Trace, calls: Sequence[AnyCall], source: Source, reads: Sequence
         elif isinstance(call, Merge):
             _back_merge(made, call, found)
         else:
-            _back_layer(made, call, found)
+            _back_layer(made, call, found, wants_weights(call, reads))
     return found
+
+
+def weights_of(call: AnyCall) -> list[Any]:
+    """The variables of a call's layer that derivatives can be taken with respect to."""
+    layer = call.layer.cell if isinstance(call, Recurrence) else call.layer
+    return [] if isinstance(call, Merge) else float_weights(layer)
+
+
+def wants_weights(call: AnyCall, reads: Sequence[Place]) -> bool:
+    """Whether some weight of the call is read."""
+    wanted = {id(place.variable) for place in reads if isinstance(place, WeightAt)}
+    return not wanted.isdisjoint(map(id, weights_of(call)))
 
 
 def read(made: Trace, found: Found, place: Place, stack: Tensor) -> Tensor:
     """The total derivative with respect to a place, (batch, m, …) with timesteps in the input's own time."""
     match place:
+        case WeightAt(variable):
+            if id(variable) in found.weights:
+                return found.weights[id(variable)]
+            rows = [made.batch] if found.keep.rows else []
+            return tf.zeros([*rows, stack, *variable.shape], found.dtype)
         case TensorAt(tensor):
             if tensor in found.tensors:
                 return found.tensors[tensor]
@@ -96,7 +131,7 @@ def read(made: Trace, found: Found, place: Place, stack: Tensor) -> Tensor:
 def gate_values(made: Trace, place: Gate) -> Tensor:
     """A gate's values in run order, (timesteps, batch, units); 0 at masked timesteps."""
     run = made.runs[place.call]
-    values = run.rule.gate_values(run.kept)[place.name]
+    values = run.rule.gate_values(run.kept, run.nudges)[place.name]
     return values if run.valid is None else values * tf.cast(run.valid, values.dtype)[..., None]
 
 
@@ -104,9 +139,10 @@ def _needed(calls: Sequence[AnyCall], reads: Sequence[Place]) -> set[AnyCall]:
     """The calls through which something read can be reached."""
     tensors = {place.tensor for place in reads if isinstance(place, TensorAt)}
     owners = {place.call for place in reads if isinstance(place, Inner)}
+    variables = {id(place.variable) for place in reads if isinstance(place, WeightAt)}
     reached: set[AnyCall] = set()
     for call in calls:
-        if call in owners or tensors.intersection(call.inputs):
+        if call in owners or variables.intersection(map(id, weights_of(call))) or tensors.intersection(call.inputs):
             reached.add(call)
             tensors.update(call.outputs)
     return reached
@@ -119,8 +155,11 @@ def _back_recurrence(made: Trace, call: Recurrence, source: Source, reads: Seque
         return
     own = {place for place in reads if isinstance(place, Inner) and place.call is call}
     names = frozenset(place.name for place in own if not isinstance(place, Initial))
-    adjoint = back(run, source.stack, seeds, names, inputs=True)
+    weights = wants_weights(call, reads)
+    adjoint = back(run, source.stack, seeds, names, weights=weights)
     found.adjoints[call] = adjoint
+    if weights:
+        found.add_weights(weight_cotangents(run, adjoint.rights, found.keep))
     inputs = swapped_stack(adjoint.inputs)
     if call.backwards:
         inputs = flipped(inputs, time_axis=2)
@@ -196,8 +235,10 @@ def _unmerged(mode: str, cotangents: Tensor, one: Tensor, other: Tensor) -> tupl
             return share, share
 
 
-def _back_layer(made: Trace, call: Call, found: Found) -> None:
+def _back_layer(made: Trace, call: Call, found: Found, weights: bool) -> None:
     arrived = [found.tensors.get(tensor) for tensor in call.outputs]
+    if weights:
+        found.add_weights(weights_layer(call, made.values, made.masks, arrived, weights_of(call), found.keep))
     for tensor, cotangents in pull_layer(call, made.values, made.masks, arrived, found.source.stack).items():
         found.add(tensor, cotangents)
 
@@ -220,8 +261,7 @@ def _read_final(made: Trace, found: Found, call: Recurrence, name: str, stack: T
     points = found.adjoints[call].points[name]
     if run.valid is None:
         return points[-1]
-    steps = tf.range(tf.shape(run.valid)[0])[:, None]
-    last = tf.reduce_max(tf.where(run.valid, steps, -1), axis=0)
+    last = last_times(tf.shape(run.valid)[0], run.valid)
     where = tf.stack([tf.maximum(last, 0), tf.range(tf.shape(last)[0])], axis=1)
     return at_valid(tf.gather_nd(points, where), last >= 0)
 

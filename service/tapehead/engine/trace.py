@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import tree
 
 from tapehead.engine.graph import AnyCall, Call, Graph, Merge, Recurrence
-from tapehead.engine.places import Initial
+from tapehead.engine.places import Final, Gate, Initial, Place, State, TensorAt
 from tapehead.engine.rules.any_layer import call_layer, in_dtype
 from tapehead.engine.rules.recurrence import Run, forward
 from tapehead.engine.timewise import keeps_timesteps_apart, takes_mask
@@ -29,7 +29,8 @@ Tensor = Any
 class Given:
     """What a sweep starts from: inputs by name, lengths by input, initial states by point, and the masks held so far.
 
-    Tensors between layers are floats of `dtype`; `follows` names the input whose timesteps a tensor has.
+    Nudges are added to a point where it is produced: (batch, *point), timesteps in the input's own time. Tensors
+    between layers are floats of `dtype`; `follows` names the input whose timesteps a tensor has.
     """
 
     inputs: Mapping[str, Tensor]
@@ -37,6 +38,7 @@ class Given:
     lengths: Mapping[str, Tensor] = field(default_factory=dict)
     initial: Mapping[str, Tensor] = field(default_factory=dict)
     held: Mapping[int | str, Tensor] | None = None
+    nudges: Mapping[Place, Tensor] = field(default_factory=dict)
     follows: Mapping[int, str] = field(default_factory=dict)
 
     def lengths_of(self, tensor: int) -> Tensor | None:
@@ -50,6 +52,7 @@ class Trace:
     and the run of every recurrent layer."""
 
     given: Given
+    inputs: frozenset[int]
     values: dict[int, Tensor] = field(default_factory=dict)
     masks: dict[int | str, Tensor] = field(default_factory=dict)
     runs: dict[Recurrence, Run] = field(default_factory=dict)
@@ -58,6 +61,11 @@ class Trace:
     def batch(self) -> Tensor:
         """How many samples there are."""
         return tf.shape(next(iter(self.given.inputs.values())))[0]
+
+    def put(self, tensor: int, value: Tensor) -> None:
+        """Keeps a tensor as it leaves its layer, moved by its nudge."""
+        nudge = self.given.nudges.get(TensorAt(tensor))
+        self.values[tensor] = value if nudge is None else value + nudge
 
     def fed(self, place: Initial) -> int | None:
         """The tensor of the model that feeds an initial state, unless the request gives that state itself."""
@@ -73,9 +81,9 @@ def trace(graph: Graph, calls: Sequence[AnyCall], given: Given) -> Trace:
     Raises:
         LengthsUnsupported: lengths are given, and a layer on the way mixes timesteps but takes no mask.
     """
-    made = Trace(given)
+    made = Trace(given, frozenset(graph.inputs.values()))
     for name, tensor in graph.inputs.items():
-        made.values[tensor] = in_dtype(given.inputs[name], given.dtype)
+        made.put(tensor, in_dtype(given.inputs[name], given.dtype))
         lengths = given.lengths.get(name)
         if lengths is not None and given.held is None:
             made.masks[tensor] = tf.sequence_mask(lengths, tf.shape(given.inputs[name])[1])
@@ -133,17 +141,21 @@ def swapped(value: Tensor) -> Tensor:
 def _run_recurrence(made: Trace, call: Recurrence) -> None:
     mask = _recurrent_mask(made, call)
     sequence = tf.cast(made.values[call.sequence], call.layer.compute_dtype)
+    valid = None if mask is None else run_order(call, mask)
     run = forward(
         call.rule,
         run_order(call, sequence),
         _initial_states(made, call),
-        None if mask is None else run_order(call, mask),
+        valid,
+        _inner_nudges(made, call, valid),
         zero_masked=bool(getattr(call.layer, "zero_output_for_mask", False)),
     )
     made.runs[call] = run
     sequences = call.layer.return_sequences
-    made.values[call.outputs[0]] = shown(call, made.given, swapped(run.outputs)) if sequences else run.outputs[-1]
-    made.values.update(zip(call.outputs[1:], run.final, strict=False))
+    outputs = shown(call, made.given, swapped(run.outputs)) if sequences else run.outputs[-1]
+    made.put(call.outputs[0], outputs)
+    for tensor, state in zip(call.outputs[1:], run.final, strict=False):
+        made.put(tensor, state)
     if made.given.held is None and mask is not None:
         made.masks[call.name] = mask
         if sequences:
@@ -173,15 +185,47 @@ def _initial_states(made: Trace, call: Recurrence) -> tuple[Tensor, ...]:
     else:
         default = tree.flatten(call.layer.get_initial_state(batch_size=made.batch))
     states = [made.given.initial.get(name, value) for name, value in zip(names, default, strict=True)]
-    shaped = zip(states, call.rule.state_shapes, strict=True)
-    return tuple(tf.ensure_shape(tf.cast(state, dtype), [None, *shape]) for state, shape in shaped)
+    nudges = (made.given.nudges.get(Initial(call, state), 0) for state in call.rule.states)
+    shaped = zip(states, call.rule.state_shapes, nudges, strict=True)
+    return tuple(tf.ensure_shape(tf.cast(state, dtype) + nudge, [None, *shape]) for state, shape, nudge in shaped)
+
+
+def _inner_nudges(made: Trace, call: Recurrence, valid: Tensor | None) -> dict[str, Tensor]:
+    """The nudges of the layer's states and gates at every timestep, in run order."""
+    nudges: dict[str, Tensor] = {}
+    for place, nudge in made.given.nudges.items():
+        if isinstance(place, State | Gate) and place.call is call:
+            nudges[place.name] = run_order(call, nudge)
+    for place, nudge in made.given.nudges.items():
+        if isinstance(place, Final) and place.call is call:
+            timesteps = tf.shape(made.values[call.sequence])[1]
+            last = at_last(timesteps, valid, nudge)
+            nudges[place.name] = nudges[place.name] + last if place.name in nudges else last
+    return nudges
+
+
+def last_times(timesteps: Tensor, valid: Tensor | None) -> Tensor:
+    """Each row's last valid run time, (rows,) or (1,); -1 where it has none."""
+    if valid is None:
+        return tf.reshape(timesteps - 1, [1])
+    return tf.reduce_max(tf.where(valid, tf.range(timesteps)[:, None], -1), axis=0)
+
+
+def at_last(timesteps: Tensor, valid: Tensor | None, value: Tensor) -> Tensor:
+    """(rows, …) at each row's last valid run time, 0 elsewhere: (timesteps, rows, …)."""
+    here = tf.range(timesteps)[:, None] == last_times(timesteps, valid)[None]
+    for _ in value.shape[1:]:
+        here = here[..., None]
+    return tf.where(here, value[None], tf.zeros([], value.dtype))
 
 
 def _run_merge(made: Trace, call: Merge) -> None:
     forward_output, backward_output = made.values[call.forward], made.values[call.backward]
     if call.layer.return_sequences:
         backward_output = flipped(backward_output, made.given.lengths_of(call.forward))
-    made.values.update(zip(call.outputs, merged(call.layer.merge_mode, forward_output, backward_output), strict=True))
+    joined = merged(call.layer.merge_mode, forward_output, backward_output)
+    for tensor, value in zip(call.outputs, joined, strict=True):
+        made.put(tensor, value)
     if made.given.held is None and call.forward in made.masks:
         made.masks.update(dict.fromkeys(call.outputs, made.masks[call.forward]))
 
@@ -205,10 +249,11 @@ def _run_layer(made: Trace, call: Call) -> None:
     if isinstance(call.layer, keras.layers.Masking) and made.given.held is not None:
         (tensor,) = call.inputs
         held = made.masks[call.outputs[0]]
-        made.values[call.outputs[0]] = made.values[tensor] * tf.cast(held, made.values[tensor].dtype)[..., None]
+        made.put(call.outputs[0], made.values[tensor] * tf.cast(held, made.values[tensor].dtype)[..., None])
         return
     outputs, masks = call_layer(call, made.values.__getitem__, made.masks.get, made.given.dtype)
-    made.values.update(zip(call.outputs, outputs, strict=True))
+    for tensor, value in zip(call.outputs, outputs, strict=True):
+        made.put(tensor, value)
     if made.given.held is None:
         padded = [made.masks[n] for n in call.inputs if n in made.masks and made.given.lengths_of(n) is not None]
         masks = _bound(call, masks, padded)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["input", "output", "layer", "state", "initial", "final", "gate"]
+Kind = Literal["input", "output", "layer", "state", "initial", "final", "gate", "weight"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Card:
     platform: str = "tapehead_keras"
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of a point: `inputs` for the only input, an ambiguous name's alternatives joined by commas."""
+    columns: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
+    """Where on a weight's last axis each gate's columns start and end."""
 
     def to_plain(self) -> dict[str, Any]:
         """The card as maps, lists, text and numbers."""
@@ -66,6 +68,10 @@ class Card:
                 "outputs": tuple(_tensor_spec(spec) for spec in plain["outputs"]),
                 "points": {name: _point_info(info) for name, info in plain["points"].items()},
                 "weights": {name: tuple(shape) for name, shape in plain["weights"].items()},
+                "columns": {
+                    name: {gate: (start, end) for gate, (start, end) in gates.items()}
+                    for name, gates in plain["columns"].items()
+                },
             }
         )
 

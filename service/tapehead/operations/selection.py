@@ -23,6 +23,7 @@ class Selection:
 
     `time` is the entry on the timestep axis (None where the point has none), `rest` the entries on the other axes, one
     each. `argmax` stands for the largest of all entries of the sample, chosen when the model has run.
+    `columns` are those of one gate, taken from a weight's last axis before the index.
     """
 
     point: Point
@@ -30,6 +31,7 @@ class Selection:
     time: int | slice | None
     rest: tuple[int | slice, ...]
     argmax: bool = False
+    columns: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -87,11 +89,23 @@ def resolve(card: Card, text: str) -> tuple[Point, PointInfo]:
     if name in card.points:
         return Point(name, point.index), card.points[name]
     if name in card.weights:
-        raise UnknownPoint(
-            f"{name!r} is a weight; in this version derivatives are of and with respect to inputs, outputs, states, "
-            f"gates and layers' outputs"
-        )
+        return Point(name, point.index), _weight_info(card, card.weights[name])
+    columns = gate_columns(card, name)
+    if columns is not None:
+        shape = (*card.weights[name.rpartition(".")[0]][:-1], columns[1] - columns[0])
+        return Point(name, point.index), _weight_info(card, shape)
     raise UnknownPoint(_no_such(card, point.name))
+
+
+def gate_columns(card: Card, name: str) -> tuple[int, int] | None:
+    """The columns that `lstm/kernel.forget_gate` means; None where the name is no weight's gate."""
+    weight, _, gate = name.rpartition(".")
+    return card.columns.get(weight, {}).get(gate)
+
+
+def _weight_info(card: Card, shape: tuple[int, ...]) -> PointInfo:
+    axes = ("row", "column") if len(shape) == 2 else ("column",) if len(shape) == 1 else None
+    return PointInfo(shape, axes or tuple(f"axis{n}" for n in range(len(shape))), card.dtype, True, "weight")
 
 
 def select(card: Card, text: str, *, argmax: bool = False) -> Selection:
@@ -114,7 +128,7 @@ def select(card: Card, text: str, *, argmax: bool = False) -> Selection:
     for entry, size, axis in zip(rest, info.shape[timed:], info.axes[timed:], strict=True):
         if isinstance(entry, int) and size is not None and not -size <= entry < size:
             raise BadParameter(f"index {entry} is out of range for axis {axis!r} of {point.name!r}, which has {size}")
-    return Selection(Point(point.name, point.index), info, time, rest)
+    return Selection(point, info, time, rest, columns=gate_columns(card, point.name))
 
 
 def positions(selection: Selection, timesteps: int, valid: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64]:
@@ -210,6 +224,10 @@ def _laid_out(point: Point, info: PointInfo) -> tuple[int | slice, ...]:
 
 def _no_such(card: Card, name: str) -> str:
     """Why there is no such point: the part that is wrong, and what could stand there."""
+    if "/" in name:
+        layer, _, _ = name.partition("/")
+        own = [weight for weight in card.weights if weight.startswith(layer + "/")]
+        return f"no weight {name!r}; weights here: {_listed(own or card.weights)}"
     head, _, part = name.replace("/", ".").partition(".")
     parts = sorted(other[len(head) + 1 :] for other in card.points if other.startswith(head + "."))
     if part and parts:

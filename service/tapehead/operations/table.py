@@ -59,6 +59,16 @@ PRECISION = Parameter(
     "What to compute in; by default the model's own dtype, at least float32.",
     choices=("float32", "float64", "tf32"),
 )
+DRY_RUN = Parameter("dry_run", "bool", False, "Answer shapes, bytes, route and cost without computing.")
+LAG = Parameter("lag", "int", None, "Only d of[t] / d wrt[t - lag], for every t.", least=0)
+REDUCE = Parameter(
+    "reduce",
+    "choice",
+    "none",
+    "Each pair of timesteps' matrix (of units x wrt units) to its Frobenius norm, its largest or all singular values, "
+    "or its sum over the units of `of`.",
+    choices=("none", "norm", "spectral_norm", "singular_values", "sum"),
+)
 OF = Parameter("of", "point or points", doc="What is differentiated.")
 WRT = Parameter("wrt", "point or points", doc="With respect to what.")
 
@@ -70,6 +80,7 @@ _ROWS = (
             Parameter("points", "points", (), "Which points; every recurrent state where none is named."),
             Parameter("final_states", "bool", False, "Also every X.final, ready to be the next initial_states."),
             PRECISION,
+            DRY_RUN,
         ),
     ),
     Operation(
@@ -78,14 +89,43 @@ _ROWS = (
         (
             OF,
             WRT,
-            Parameter("lag", "int", None, "Only d of[t] / d wrt[t - lag], for every t.", least=0),
+            LAG,
+            REDUCE,
             PRECISION,
+            DRY_RUN,
         ),
     ),
     Operation(
         "vjp",
         "A cotangent times the Jacobian; with ones, what GradientTape.gradient gives.",
-        (OF, WRT, Parameter("cotangent", "tensor", None, "In the shape of `of`; ones by default."), PRECISION),
+        (
+            OF,
+            WRT,
+            Parameter("cotangent", "tensor", None, "In the shape of `of`, or stacked; ones by default."),
+            PRECISION,
+            DRY_RUN,
+        ),
+    ),
+    Operation(
+        "jvp",
+        "The Jacobian times a tangent.",
+        (OF, WRT, Parameter("tangent", "tensor", doc="In the shape of `wrt`, or stacked."), PRECISION, DRY_RUN),
+    ),
+    Operation(
+        "hvp",
+        "The Hessian of one number a sample, times a tangent.",
+        (
+            Parameter("of", "point", doc="One number a sample, as outputs[2]."),
+            Parameter("wrt", "point", doc="With respect to what, twice."),
+            Parameter("tangent", "tensor", doc="In the shape of `wrt`, or stacked."),
+            PRECISION,
+            DRY_RUN,
+        ),
+    ),
+    Operation(
+        "check",
+        "The Jacobian by central differences in float64, and how far the other is from it.",
+        (OF, WRT, LAG, REDUCE, PRECISION, DRY_RUN),
     ),
     Operation(
         "saliency",
@@ -97,6 +137,7 @@ _ROWS = (
             Parameter("baseline", "number or tensor", 0.0, "Where integrated gradients start from."),
             Parameter("n_steps", "int", 50, "Steps of the integrated-gradients path.", least=1, most=10_000),
             PRECISION,
+            DRY_RUN,
         ),
     ),
 )

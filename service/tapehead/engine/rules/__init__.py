@@ -31,6 +31,12 @@ _RULES: dict[type, Any] = {
 }
 
 
+def cell_gates(rule: CellRule, cell: str) -> tuple[str, ...]:
+    """The gates of the cell that stands at `cell` in a stack (`cells.0`), or of the only cell (``)."""
+    prefix = f"{cell}." if cell else ""
+    return tuple(gate.removeprefix(prefix) for gate in rule.gates if gate.startswith(prefix))
+
+
 def cell_rule(cell: Any, features: tuple[int | None, ...]) -> CellRule:
     """The rule for `cell`, whose inputs are (batch, *features)."""
     if type(cell) is keras.layers.StackedRNNCells:

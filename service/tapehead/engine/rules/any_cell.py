@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from tapehead.engine.rules.cells import Kept, Pulled, Tensor
+from tapehead.engine.rules.cells import Keep, Kept, Nudges, Pulled, Tensor, float_weights, nudged
 from tapehead.engine.rules.stacks import flattened, repeated, stacked
 
 
@@ -18,7 +18,6 @@ class AnyCellRule:
 
     gates: tuple[str, ...] = ()
     gate_shapes: tuple[tuple[int, ...], ...] = ()
-    within_step = False
 
     def __init__(self, cell: Any, features: tuple[int | None, ...]) -> None:
         self.cell = cell
@@ -33,18 +32,22 @@ class AnyCellRule:
         """The inputs as they are."""
         return inputs
 
-    def step(self, projected: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
+    def step(
+        self, projected: Tensor, states: tuple[Tensor, ...], nudges: Nudges
+    ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
         """The cell's own step; nothing is kept but what every step keeps, its inputs and states."""
         packed = tuple(tree.pack_sequence_as(self._structure, list(states)))
         extra = {"training": False} if getattr(self.cell, "_call_has_training_arg", False) else {}
         output, returned = self.cell(projected, packed, **extra)
-        return output, tuple(tree.flatten(returned)), ()
+        states = nudged(self, tuple(tree.flatten(returned)), nudges)
+        shared = next((n for n, state in enumerate(tree.flatten(returned)) if state is output), None)
+        return output if shared is None else states[shared], states, ()
 
-    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept) -> tuple[Tensor, ...]:
+    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept, nudges: Nudges) -> tuple[Tensor, ...]:
         """What the step is computed from again."""
         return (inputs, *previous)
 
-    def gate_values(self, kept: Kept) -> Mapping[str, Tensor]:
+    def gate_values(self, kept: Kept, nudges: Nudges) -> Mapping[str, Tensor]:
         """None: which of its tensors are gates, a cell does not say."""
         return {}
 
@@ -64,20 +67,64 @@ class AnyCellRule:
         sources = [repeated(value, times) for value in local]
         with tf.GradientTape() as tape:
             tape.watch(sources)
-            own, returned, _ = self.step(sources[0], tuple(sources[1:]))
+            own, returned, _ = self.step(sources[0], tuple(sources[1:]), {})
             targets, cotangents = list(returned), [flattened(total) for total in totals]
             if output is not None and self.output_state is None:
                 targets, cotangents = [*targets, own], [*cotangents, flattened(output)]
         found = tape.gradient(targets, sources, output_gradients=cotangents, unconnected_gradients="zero")
         inputs, *previous = [stacked(value, times) for value in found]
-        return Pulled(tuple(totals), tuple(previous), inputs, {})
+        rights = dict(zip(self.states, totals, strict=True))
+        if output is not None and self.output_state is None:
+            rights[_OUTPUT] = output
+        return Pulled(tuple(totals), tuple(previous), inputs, {}, rights)
+
+    def weight_cotangents(
+        self,
+        inputs: Tensor,
+        previous: tuple[Tensor, ...],
+        kept: Kept,
+        nudges: Nudges,
+        rights: Mapping[str, Tensor],
+        keep: Keep,
+    ) -> list[tuple[Any, Tensor]]:
+        """By reverse-mode differentiation of the step: one pass for each entry of what is kept and of the stack."""
+        axes = ([1] if keep.rows else []) + ([0] if keep.timesteps else []) + [2]
+        sources = [inputs, *previous]
+        names = list(rights)
+        variables = float_weights(self.cell)
+        values = [variable.value for variable in variables]
+
+        def of_one(index: Tensor) -> list[Tensor]:
+            """The weights' cotangents of one entry: everything else is rows of one call."""
+            row = [slice(None), slice(None), slice(None)]
+            for n, axis in enumerate(axes):
+                row[axis] = slice(index[n], index[n] + 1)
+            taken = [_rows(value[tuple(row[:2])]) for value in sources]
+            with tf.GradientTape() as tape:
+                tape.watch(values)
+                own, returned, _ = self.step(taken[0], tuple(taken[1:]), {})
+            targets = dict(zip(self.states, returned, strict=True)) | {_OUTPUT: own}
+            found = tape.gradient(
+                [targets[name] for name in names],
+                values,
+                output_gradients=[_rows(rights[name][tuple(row)][:, :, 0]) for name in names],
+                unconnected_gradients="zero",
+            )
+            return [tf.convert_to_tensor(value) for value in found]
+
+        sizes = tf.gather(tf.shape(rights[names[0]]), axes)
+        entries = tf.transpose(tf.unravel_index(tf.range(tf.reduce_prod(sizes)), sizes))
+        specs = [tf.TensorSpec(value.shape, value.dtype) for value in values]
+        found = tf.map_fn(of_one, entries, fn_output_signature=specs)
+        shaped = (tf.reshape(value, tf.concat([sizes, value.shape[1:]], axis=0)) for value in found)
+        return list(zip(variables, shaped, strict=True))
 
     def _probe(self, features: tuple[int | None, ...]) -> tuple[int | None, tuple[int | None, ...]]:
         """Which returned state is the very tensor that is returned as output, and its shape: seen by tracing a step."""
         seen: list[tuple[int | None, tuple[int | None, ...]]] = []
 
         def step(inputs: Tensor, *states: Tensor) -> Tensor:
-            output, returned, _ = self.step(inputs, states)
+            output, returned, _ = self.step(inputs, states, {})
             same = next((n for n, state in enumerate(returned) if state is output), None)
             seen.append((same, tuple(output.shape[1:])))
             return output
@@ -86,6 +133,14 @@ class AnyCellRule:
         specs = [tf.TensorSpec((None, *shape), dtype) for shape in (features, *self.state_shapes)]
         tf.function(step, autograph=False).get_concrete_function(*specs)
         return seen[-1]
+
+
+_OUTPUT = ""  # the output's place among what the weights' cotangents are made of, beside the states'
+
+
+def _rows(value: Tensor) -> Tensor:
+    """(timesteps, rows, …) to (timesteps * rows, …)."""
+    return tf.reshape(value, tf.concat([[-1], tf.shape(value)[2:]], axis=0))
 
 
 def _initial_structure(cell: Any) -> Any:

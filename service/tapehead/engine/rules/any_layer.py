@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras import tree
 
 from tapehead.engine.graph import Call, Ref
+from tapehead.engine.rules.cells import Keep
 from tapehead.engine.rules.stacks import flattened, repeated, stacked
 
 Tensor = Any
@@ -40,22 +41,48 @@ def call_layer(
     if getattr(layer, "_call_has_training_arg", False):
         kwargs = {**kwargs, "training": False}
     with unfused(layer):
-        if type(layer) is keras.layers.TimeDistributed:
-            outputs, masks = [_at_every_timestep(layer, args[0])], [getattr(args[0], "_keras_mask", None)]
-        else:
-            outputs = tree.flatten(layer(*args, **kwargs))
-            masks = [getattr(output, "_keras_mask", None) for output in outputs]
-    return [in_dtype(output, dtype) for output in outputs], masks
+        own = _OWN.get(type(layer))
+        outputs = tree.flatten(layer(*args, **kwargs)) if own is None else [own(layer, args[0])]
+    carried = [getattr(args[0], "_keras_mask", None)] if own else [getattr(out, "_keras_mask", None) for out in outputs]
+    return [in_dtype(output, dtype) for output in outputs], carried
 
 
 def _at_every_timestep(layer: Any, inputs: Tensor) -> Tensor:
     """What TimeDistributed gives, its timesteps as rows of one call: Keras's own loop over an open number of timesteps
     cannot be differentiated for any batch."""
     inner = {"training": False} if getattr(layer.layer, "_call_has_training_arg", False) else {}
+    own = _OWN.get(type(layer.layer))
     folded = tf.reshape(inputs, tf.concat([[-1], tf.shape(inputs)[2:]], axis=0))
-    outputs = layer.layer(tf.ensure_shape(folded, [None, *inputs.shape[2:]]), **inner)
+    folded = tf.ensure_shape(folded, [None, *inputs.shape[2:]])
+    outputs = layer.layer(folded, **inner) if own is None else own(layer.layer, folded)
     unfolded = tf.reshape(outputs, tf.concat([tf.shape(inputs)[:2], tf.shape(outputs)[1:]], axis=0))
     return tf.ensure_shape(unfolded, [*inputs.shape[:2], *outputs.shape[1:]])
+
+
+def _layer_normalized(layer: Any, inputs: Tensor) -> Tensor:
+    """What LayerNormalization gives. Keras takes the moments from `tf.nn.moments`, which stops a gradient that is 0 in
+    the first derivative and not in the second."""
+    axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
+    centred = inputs if layer.rms_scaling else inputs - tf.reduce_mean(inputs, axis=axes, keepdims=True)
+    about = centred - tf.reduce_mean(centred, axis=axes, keepdims=True) if layer.rms_scaling else centred
+    outputs = centred * tf.math.rsqrt(tf.reduce_mean(about * about, axis=axes, keepdims=True) + layer.epsilon)
+    shape = [1] * inputs.shape.rank
+    for axis in axes:
+        shape[axis] = inputs.shape[axis]
+    if layer.gamma is not None:
+        outputs *= tf.reshape(tf.convert_to_tensor(layer.gamma), shape)
+    return (
+        outputs
+        if layer.rms_scaling or layer.beta is None
+        else outputs + tf.reshape(tf.convert_to_tensor(layer.beta), shape)
+    )
+
+
+# Layers whose own call cannot be differentiated as it must be here; each gives what Keras gives.
+_OWN: Mapping[type, Callable[[Any, Tensor], Tensor]] = {
+    keras.layers.TimeDistributed: _at_every_timestep,
+    keras.layers.LayerNormalization: _layer_normalized,
+}
 
 
 def in_dtype(value: Tensor, dtype: str) -> Tensor:
@@ -87,6 +114,45 @@ def pull_layer(
         unconnected_gradients="zero",
     )
     return {n: stacked(tf.convert_to_tensor(own), stack) for n, own in zip(sources, found, strict=True)}
+
+
+def weights_layer(
+    call: Call,
+    values: Mapping[int, Tensor],
+    masks: Mapping[Any, Tensor],
+    cotangents: Sequence[Tensor | None],
+    variables: Sequence[Any],
+    keep: Keep,
+) -> list[tuple[Any, Tensor]]:
+    """The cotangents of the call's weights, each beside its variable: (m, *weight), or (rows, m, *weight).
+
+    One reverse-mode pass for each stack entry, and for each row too where rows are kept.
+    """
+    ids = list(dict.fromkeys(call.inputs))
+    weights = [variable.value for variable in variables]
+    present = [n for n, own in enumerate(cotangents) if own is not None]
+    given: list[Tensor] = [cotangents[n] for n in present]
+    dtype = given[0].dtype.name
+
+    def of_one(index: Tensor) -> list[Tensor]:
+        rows = slice(index[0], index[0] + 1) if keep.rows else slice(None)
+        own = {n: values[n][rows] for n in ids}
+        own_masks = {n: masks[n][rows] for n in ids if n in masks}
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            outputs, _ = call_layer(call, own.__getitem__, own_masks.get, dtype)
+        arrived = [one[rows, index[-1]] for one in given]
+        targets = [outputs[n] for n in present]
+        found = tape.gradient(targets, weights, output_gradients=arrived, unconnected_gradients="zero")
+        return [tf.cast(tf.convert_to_tensor(value), dtype) for value in found]
+
+    shape = tf.shape(given[0])
+    sizes = shape[:2] if keep.rows else shape[1:2]
+    entries = tf.transpose(tf.unravel_index(tf.range(tf.reduce_prod(sizes)), sizes))
+    specs = [tf.TensorSpec(variable.shape, dtype) for variable in variables]
+    found = tf.map_fn(of_one, entries, fn_output_signature=specs)
+    shaped = [tf.reshape(value, tf.concat([sizes, value.shape[1:]], axis=0)) for value in found]
+    return list(zip(variables, shaped, strict=True))
 
 
 @contextmanager

@@ -11,9 +11,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import tensorflow as tf
+
 Tensor = Any
 Local = Any
 Kept = Any
+Nudges = Mapping[str, Tensor]  # what is added to states and gates where they are made, by name
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which axes a weight's cotangents keep instead of being summed over them."""
+
+    rows: bool = False
+    timesteps: bool = False
+
+    def contracted(self, left: Tensor | None, right: Tensor) -> Tensor:
+        """left^T right at every timestep, (timesteps, rows, a) and (timesteps, rows, m, b): (…, m, a, b), summed over
+        the axes that are not kept; with no left, (…, m, b)."""
+        kept = ("r" if self.rows else "") + ("t" if self.timesteps else "")
+        if left is None:
+            return tf.einsum(f"trmb->{kept}mb", right)
+        return tf.einsum(f"tra,trmb->{kept}mab", left, right)
 
 
 @dataclass(frozen=True)
@@ -22,13 +41,14 @@ class Pulled:
 
     `totals` are the cotangents of the states that the step returned, everything that reads them within the step
     included; `previous` those of the states that it took; `inputs` that of what `project` was given; `gates` those
-    of the gates asked for.
+    of the gates asked for; `rights` what the weights' cotangents are made of, by the rule's own names.
     """
 
     totals: tuple[Tensor, ...]
     previous: tuple[Tensor, ...]
     inputs: Tensor
     gates: Mapping[str, Tensor]
+    rights: Mapping[str, Tensor]
 
 
 class CellRule(Protocol):
@@ -62,20 +82,18 @@ class CellRule(Protocol):
     def output_shape(self) -> tuple[int | None, ...]:
         """The shape of its output without the batch axis."""
 
-    @property
-    def within_step(self) -> bool:
-        """Whether a returned state is read again within the step, so that totals differ from what arrived."""
-
     def project(self, inputs: Tensor) -> Tensor:
         """The part of a step that needs no state, for all timesteps at once: (..., features) to (..., any)."""
 
-    def step(self, projected: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
+    def step(
+        self, projected: Tensor, states: tuple[Tensor, ...], nudges: Nudges
+    ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
         """One step: its output, the states it returns, and a nest of what `local` needs of it."""
 
-    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept) -> Local:
+    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept, nudges: Nudges) -> Local:
         """The step's own numbers, a nest of tensors with any leading axes; `previous` are the states it took."""
 
-    def gate_values(self, kept: Kept) -> Mapping[str, Tensor]:
+    def gate_values(self, kept: Kept, nudges: Nudges) -> Mapping[str, Tensor]:
         """The gates after their activations."""
 
     def pull(
@@ -91,3 +109,34 @@ class CellRule(Protocol):
         `arriving` reach the returned states from later steps, `output` the output, `gates` the gates; `wanted` names
         the gates whose cotangents are read.
         """
+
+    def weight_cotangents(
+        self,
+        inputs: Tensor,
+        previous: tuple[Tensor, ...],
+        kept: Kept,
+        nudges: Nudges,
+        rights: Mapping[str, Tensor],
+        keep: Keep,
+    ) -> list[tuple[Any, Tensor]]:
+        """The cotangents of the cell's weights, each beside its variable.
+
+        All of `inputs`, `previous`, `kept` and `nudges` are (timesteps, rows, …), `rights` (timesteps, rows, m, …) as
+        `pull` gave them. What is summed over is `keep`'s to say: the answer is (m, *weight), behind rows where they are
+        kept, behind timesteps where those are.
+        """
+
+
+SUMMED = Keep()
+
+
+def float_weights(layer: Any) -> list[Any]:
+    """A layer's or cell's weights that derivatives can be taken with respect to."""
+    return [variable for variable in getattr(layer, "weights", ()) if "float" in variable.dtype]
+
+
+def nudged(rule: CellRule, states: tuple[Tensor, ...], nudges: Nudges) -> tuple[Tensor, ...]:
+    """The states that a step returns, each moved by its nudge."""
+    return tuple(
+        state + nudges[name] if name in nudges else state for name, state in zip(rule.states, states, strict=True)
+    )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tapehead.engine.rules.activations import with_slope
-from tapehead.engine.rules.cells import Kept, Pulled, Tensor
+from tapehead.engine.rules.cells import Keep, Kept, Nudges, Pulled, Tensor, nudged
 from tapehead.engine.rules.stacks import gate_seeds, times_transposed
 
 
@@ -34,7 +34,6 @@ class GRURule:
     states = ("h",)
     gates = ("update_gate", "reset_gate", "candidate")
     output_state = 0
-    within_step = False
 
     def __init__(self, cell: Any) -> None:
         self.cell = cell
@@ -50,7 +49,9 @@ class GRURule:
         bias = tf.convert_to_tensor(self.cell.bias)
         return projected + (bias[0] if self.cell.reset_after else bias)
 
-    def step(self, projected: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
+    def step(
+        self, projected: Tensor, states: tuple[Tensor, ...], nudges: Nudges
+    ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
         """h; (h,); the gates before their activations, and what the reset gate multiplies."""
         (previous,), n = states, self.cell.units
         x_zr, x_g = projected[..., : 2 * n], projected[..., 2 * n :]
@@ -59,30 +60,31 @@ class GRURule:
             if self.cell.use_bias:
                 product += tf.convert_to_tensor(self.cell.bias)[1]
             gates, inner = x_zr + product[..., : 2 * n], product[..., 2 * n :]
-            z, r = tf.split(self.cell.recurrent_activation(gates), 2, axis=-1)
+            z, r = self._update_and_reset(gates, nudges)
             before = x_g + r * inner
         else:
             kernel_zr, kernel_g = self._recurrent_kernels()
             gates, inner = x_zr + tf.matmul(previous, kernel_zr), previous
-            z, r = tf.split(self.cell.recurrent_activation(gates), 2, axis=-1)
+            z, r = self._update_and_reset(gates, nudges)
             before = x_g + tf.matmul(r * previous, kernel_g)
-        h = z * previous + (1 - z) * self.cell.activation(before)
+        g = _moved(self.cell.activation(before), nudges, "candidate")
+        (h,) = nudged(self, (z * previous + (1 - z) * g,), nudges)
         return h, (h,), (tf.concat([gates, before], axis=-1), inner)
 
-    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept) -> _Local:
+    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept, nudges: Nudges) -> _Local:
         """The numbers a unit that a step's derivative is made of."""
         z_z, z_r, z_g = tf.split(kept[0], 3, axis=-1)
-        z, slope_z = with_slope(self.cell.recurrent_activation, z_z)
-        r, slope_r = with_slope(self.cell.recurrent_activation, z_r)
-        g, slope_g = with_slope(self.cell.activation, z_g)
-        slopes = tf.concat([slope_z, slope_r, slope_g], axis=-1)
-        return _Local(z, r, slopes, previous[0] - g, kept[1])
-
-    def gate_values(self, kept: Kept) -> Mapping[str, Tensor]:
-        """z, r, g by name."""
-        z_z, z_r, z_g = tf.split(kept[0], 3, axis=-1)
+        z, r, g = self.gate_values(kept, nudges).values()
         sigma, phi = self.cell.recurrent_activation, self.cell.activation
-        return dict(zip(self.gates, (sigma(z_z), sigma(z_r), phi(z_g)), strict=True))
+        slopes = [with_slope(one, part)[1] for one, part in ((sigma, z_z), (sigma, z_r), (phi, z_g))]
+        return _Local(z, r, tf.concat(slopes, axis=-1), previous[0] - g, kept[1])
+
+    def gate_values(self, kept: Kept, nudges: Nudges) -> Mapping[str, Tensor]:
+        """z, r, g by name."""
+        n = self.cell.units
+        z, r = self._update_and_reset(kept[0][..., : 2 * n], nudges)
+        g = _moved(self.cell.activation(kept[0][..., 2 * n :]), nudges, "candidate")
+        return dict(zip(self.gates, (z, r, g), strict=True))
 
     def pull(
         self,
@@ -109,11 +111,45 @@ class GRURule:
             through = times_transposed(z_g, kernel_g)
             at_r = through * inner + seeds["reset_gate"]
             z = tf.concat([at_z * slope_z, at_r * slope_r], axis=-1)
+            recurrent = tf.concat([z, z_g], axis=-1)
             previous = h * update + through * reset + times_transposed(z, kernel_zr)
-        inputs = times_transposed(tf.concat([z, z_g], axis=-1), self.cell.kernel)
+        at_inputs = tf.concat([z, z_g], axis=-1)
+        inputs = times_transposed(at_inputs, self.cell.kernel)
         read = dict(zip(self.gates, (at_z, at_r, at_g), strict=True)) if wanted else {}
-        return Pulled((h,), (previous,), inputs, read)
+        return Pulled((h,), (previous,), inputs, read, {"inputs": at_inputs, "recurrent": recurrent})
+
+    def weight_cotangents(
+        self,
+        inputs: Tensor,
+        previous: tuple[Tensor, ...],
+        kept: Kept,
+        nudges: Nudges,
+        rights: Mapping[str, Tensor],
+        keep: Keep,
+    ) -> list[tuple[Any, Tensor]]:
+        """x^T of what reached x K; h'^T (or (r * h')^T for the candidate) of what reached h' U."""
+        at_inputs, recurrent = rights["inputs"], rights["recurrent"]
+        if self.cell.reset_after:
+            at_kernel = keep.contracted(previous[0], recurrent)
+            bias = tf.stack([keep.contracted(None, at_inputs), keep.contracted(None, recurrent)], axis=-2)
+        else:
+            n = self.cell.units
+            held = self.gate_values(kept, nudges)["reset_gate"] * previous[0]
+            parts = (previous[0], recurrent[..., : 2 * n]), (held, recurrent[..., 2 * n :])
+            at_kernel = tf.concat([keep.contracted(left, right) for left, right in parts], axis=-1)
+            bias = keep.contracted(None, at_inputs)
+        found = [(self.cell.kernel, keep.contracted(inputs, at_inputs)), (self.cell.recurrent_kernel, at_kernel)]
+        return [*found, (self.cell.bias, bias)] if self.cell.use_bias else found
+
+    def _update_and_reset(self, before: Tensor, nudges: Nudges) -> tuple[Tensor, Tensor]:
+        """z and r, each moved by its nudge."""
+        z, r = tf.split(self.cell.recurrent_activation(before), 2, axis=-1)
+        return _moved(z, nudges, "update_gate"), _moved(r, nudges, "reset_gate")
 
     def _recurrent_kernels(self) -> tuple[Tensor, Tensor]:
         kernel = tf.convert_to_tensor(self.cell.recurrent_kernel)
         return kernel[:, : 2 * self.cell.units], kernel[:, 2 * self.cell.units :]
+
+
+def _moved(value: Tensor, nudges: Nudges, name: str) -> Tensor:
+    return value + nudges[name] if name in nudges else value

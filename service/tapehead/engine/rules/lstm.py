@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tapehead.engine.rules.activations import with_slope
-from tapehead.engine.rules.cells import Kept, Pulled, Tensor
+from tapehead.engine.rules.cells import Keep, Kept, Nudges, Pulled, Tensor, nudged
 from tapehead.engine.rules.stacks import gate_seeds, times_transposed
 
 
@@ -34,7 +34,6 @@ class LSTMRule:
     states = ("h", "c")
     gates = ("input_gate", "forget_gate", "cell_candidate", "output_gate")
     output_state = 0
-    within_step = False
 
     def __init__(self, cell: Any) -> None:
         self.cell = cell
@@ -47,29 +46,29 @@ class LSTMRule:
         projected = tf.tensordot(inputs, tf.convert_to_tensor(self.cell.kernel), 1)
         return projected + tf.convert_to_tensor(self.cell.bias) if self.cell.use_bias else projected
 
-    def step(self, projected: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
+    def step(
+        self, projected: Tensor, states: tuple[Tensor, ...], nudges: Nudges
+    ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
         """h; (h, c); (z,)."""
         h, c = states
         z = projected + tf.matmul(h, tf.convert_to_tensor(self.cell.recurrent_kernel))
-        i, f, g, o = self._activated(z)
+        i, f, g, o = self._activated(z, nudges)
         c = f * c + i * g
-        h = o * self.cell.activation(c)
+        h, c = nudged(self, (o * self.cell.activation(c), c), nudges)
         return h, (h, c), (z,)
 
-    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept) -> _Local:
+    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept, nudges: Nudges) -> _Local:
         """The numbers a unit that a step's derivative is made of."""
         z_i, z_f, z_g, z_o = tf.split(kept[0], 4, axis=-1)
-        i, slope_i = with_slope(self.cell.recurrent_activation, z_i)
-        f, slope_f = with_slope(self.cell.recurrent_activation, z_f)
-        g, slope_g = with_slope(self.cell.activation, z_g)
-        o, slope_o = with_slope(self.cell.recurrent_activation, z_o)
-        a, slope_a = with_slope(self.cell.activation, f * previous[1] + i * g)
-        slopes = tf.concat([slope_i, slope_f, slope_g, slope_o], axis=-1)
-        return _Local(f, o * slope_a, slopes, tf.concat([g, previous[1], i, a], axis=-1))
+        i, f, g, o = self._activated(kept[0], nudges)
+        sigma, phi = self.cell.recurrent_activation, self.cell.activation
+        slopes = [with_slope(one, z)[1] for one, z in ((sigma, z_i), (sigma, z_f), (phi, z_g), (sigma, z_o))]
+        a, slope_a = with_slope(phi, f * previous[1] + i * g)
+        return _Local(f, o * slope_a, tf.concat(slopes, axis=-1), tf.concat([g, previous[1], i, a], axis=-1))
 
-    def gate_values(self, kept: Kept) -> Mapping[str, Tensor]:
+    def gate_values(self, kept: Kept, nudges: Nudges) -> Mapping[str, Tensor]:
         """i, f, g, o by name."""
-        return dict(zip(self.gates, self._activated(kept[0]), strict=True))
+        return dict(zip(self.gates, self._activated(kept[0], nudges), strict=True))
 
     def pull(
         self,
@@ -90,9 +89,26 @@ class LSTMRule:
         z = at_gates * slopes
         previous = (times_transposed(z, self.cell.recurrent_kernel), c * carry)
         read_gates = dict(zip(self.gates, tf.split(at_gates, 4, axis=-1), strict=True)) if wanted else {}
-        return Pulled((h, arriving[1]), previous, times_transposed(z, self.cell.kernel), read_gates)
+        return Pulled((h, arriving[1]), previous, times_transposed(z, self.cell.kernel), read_gates, {"z": z})
 
-    def _activated(self, z: Tensor) -> tuple[Tensor, ...]:
-        z_i, z_f, z_g, z_o = tf.split(z, 4, axis=-1)
+    def weight_cotangents(
+        self,
+        inputs: Tensor,
+        previous: tuple[Tensor, ...],
+        kept: Kept,
+        nudges: Nudges,
+        rights: Mapping[str, Tensor],
+        keep: Keep,
+    ) -> list[tuple[Any, Tensor]]:
+        """x^T z, h'^T z and z."""
+        found = [
+            (self.cell.kernel, keep.contracted(inputs, rights["z"])),
+            (self.cell.recurrent_kernel, keep.contracted(previous[0], rights["z"])),
+        ]
+        return [*found, (self.cell.bias, keep.contracted(None, rights["z"]))] if self.cell.use_bias else found
+
+    def _activated(self, z: Tensor, nudges: Nudges) -> tuple[Tensor, ...]:
+        """i, f, g, o, each moved by its nudge."""
         sigma, phi = self.cell.recurrent_activation, self.cell.activation
-        return sigma(z_i), sigma(z_f), phi(z_g), sigma(z_o)
+        parts = zip(self.gates, (sigma, sigma, phi, sigma), tf.split(z, 4, axis=-1), strict=True)
+        return tuple(one(part) + nudges[name] if name in nudges else one(part) for name, one, part in parts)

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tapehead.engine.rules.cells import CellRule, Kept, Local, Tensor
+from tapehead.engine.rules.cells import CellRule, Keep, Kept, Local, Nudges, Pulled, Tensor
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Run:
     states: tuple[Tensor, ...]
     outputs: Tensor
     kept: Kept
+    nudges: Nudges
 
     @property
     def previous(self) -> tuple[Tensor, ...]:
@@ -36,7 +37,7 @@ class Run:
     @property
     def local(self) -> Local:
         """Every step's own numbers, made for all timesteps at once."""
-        return self.rule.local(self.inputs, self.previous, self.kept)
+        return self.rule.local(self.inputs, self.previous, self.kept, self.nudges)
 
     @property
     def final(self) -> tuple[Tensor, ...]:
@@ -88,27 +89,34 @@ class Seeds:
 @dataclass(frozen=True)
 class Adjoint:
     """The total derivatives that a sweep back found: by state or gate name (timesteps, rows, m, *state), of the inputs
-    likewise, and of the initial states (rows, m, *state)."""
+    likewise, of the initial states (rows, m, *state), and the rule's `rights` where they were asked for."""
 
     points: Mapping[str, Tensor]
-    inputs: Tensor | None
+    inputs: Tensor
     initial: tuple[Tensor, ...]
+    rights: Mapping[str, Tensor]
 
 
 def forward(
-    rule: CellRule, inputs: Tensor, initial: tuple[Tensor, ...], valid: Tensor | None, *, zero_masked: bool = False
+    rule: CellRule,
+    inputs: Tensor,
+    initial: tuple[Tensor, ...],
+    valid: Tensor | None,
+    nudges: Nudges,
+    *,
+    zero_masked: bool = False,
 ) -> Run:
-    """Runs the cell over (timesteps, rows, …) inputs; `valid` is (timesteps, rows) or None.
+    """Runs the cell over (timesteps, rows, …) inputs; `valid` is (timesteps, rows) or None, nudges are laid out alike.
 
     At a masked timestep the output is 0 with `zero_masked`, else the one before it (0 before the first).
     """
     projected = rule.project(inputs)
     timesteps = tf.shape(inputs)[0]
-    example = rule.step(projected[0], initial)
+    example = rule.step(projected[0], initial, _at(nudges, 0))
     arrays = [_array(value, timesteps) for value in tf.nest.flatten(example)]
 
     def body(time: Tensor, states: tuple[Tensor, ...], shown: Tensor, arrays: list[Any]) -> Any:
-        output, new, kept = rule.step(projected[time], states)
+        output, new, kept = rule.step(projected[time], states, _at(nudges, time))
         if valid is not None:
             new = tuple(in_rows(valid[time], a, b) for a, b in zip(new, states, strict=True))
             output = in_rows(valid[time], output, shown)
@@ -120,25 +128,28 @@ def forward(
     start = (tf.constant(0), initial, tf.zeros_like(example[0]), arrays)
     *_, arrays = tf.while_loop(lambda time, *_: time < timesteps, body, start)
     output, states, kept = tf.nest.pack_sequence_as(example, [array.stack() for array in arrays])
-    return Run(rule, inputs, valid, initial, states, output, kept)
+    return Run(rule, inputs, valid, initial, states, output, kept, nudges)
 
 
-def back(run: Run, stack: Tensor, seeds: Seeds, reads: frozenset[str], *, inputs: bool) -> Adjoint:
+def back(run: Run, stack: Tensor, seeds: Seeds, reads: frozenset[str], *, weights: bool) -> Adjoint:
     """The sweep back: `stack` cotangents at once, from the last timestep to the first.
 
-    `reads` names the states and gates whose total derivatives are kept, `inputs` says whether the inputs' are.
+    `reads` names the states and gates whose total derivatives are kept, `weights` says whether the rights are.
     """
     rule, local = run.rule, run.local
     timesteps, rows = tf.unstack(tf.shape(run.inputs)[:2])
-    names = [name for name in (*rule.states, *rule.gates) if name in reads]
+    names = [name for name in (*rule.states, *rule.gates) if name in reads] + [INPUTS]
     gates = frozenset(rule.gates) & reads
     start = tuple(
         _full(seeds.final.get(name), (rows, stack, *shape), run.states[0].dtype)
         for name, shape in zip(rule.states, rule.state_shapes, strict=True)
     )
     shapes = dict(zip((*rule.states, *rule.gates), (*rule.state_shapes, *rule.gate_shapes), strict=True))
-    kept = [shapes[name] for name in names] + ([run.inputs.shape[2:]] if inputs else [])
-    arrays = [tf.TensorArray(start[0].dtype, timesteps, element_shape=[None, None, *shape]) for shape in kept]
+    shapes[INPUTS] = tuple(run.inputs.shape[2:])
+    if weights:
+        shapes |= _right_shapes(rule, tf.nest.map_structure(lambda value: value[0], local), start, seeds)
+        names += [name for name in shapes if name.startswith(RIGHTS)]
+    arrays = [_stack_array(start[0].dtype, timesteps, shapes[name]) for name in names]
     # A masked timestep shows an earlier output: what arrives there is carried back to where that output was made.
     carried = tf.zeros_like(start[0]) if seeds.output is None else tf.zeros_like(seeds.output.at(timesteps - 1))
 
@@ -157,21 +168,43 @@ def back(run: Run, stack: Tensor, seeds: Seeds, reads: frozenset[str], *, inputs
             previous = tuple(in_rows(now, a, b) for a, b in zip(previous, arriving, strict=True))
             found = {name: in_rows(now, value, tf.zeros_like(value)) for name, value in found.items()}
             carried = carried if output is None else in_rows(now, tf.zeros_like(output), output)
-        values = [found[name] for name in names] + ([found[INPUTS]] if inputs else [])
-        arrays = [array.write(time, value) for array, value in zip(arrays, values, strict=True)]
+        arrays = [array.write(time, found[name]) for array, name in zip(arrays, names, strict=True)]
         return time - 1, tuple(map(_shaped, previous, cotangents)), carried, arrays
 
     _, first, _, arrays = tf.while_loop(lambda time, *_: time >= 0, body, (timesteps - 1, start, carried, arrays))
-    values = [array.stack() for array in arrays]
-    return Adjoint(dict(zip(names, values, strict=False)), values[-1] if inputs else None, first)
+    values = {name: array.stack() for name, array in zip(names, arrays, strict=True)}
+    rights = {name.removeprefix(RIGHTS): value for name, value in values.items() if name.startswith(RIGHTS)}
+    return Adjoint(values, values[INPUTS], first, rights)
+
+
+def weight_cotangents(run: Run, rights: Mapping[str, Tensor], keep: Keep) -> list[tuple[Any, Tensor]]:
+    """The cotangents of the cell's weights, each beside its variable, from the rights that a sweep back kept."""
+    return run.rule.weight_cotangents(run.inputs, run.previous, run.kept, run.nudges, rights, keep)
 
 
 INPUTS = ""
+RIGHTS = "rights "  # not a name that a state or gate can have
 
 
-def found_by_name(rule: CellRule, pulled: Any) -> dict[str, Tensor]:
-    """What a step found, by state and gate name; the inputs' under INPUTS."""
-    return {**dict(zip(rule.states, pulled.totals, strict=True)), **pulled.gates, INPUTS: pulled.inputs}
+def found_by_name(rule: CellRule, pulled: Pulled) -> dict[str, Tensor]:
+    """What a step found, by state and gate name; the inputs' under INPUTS, the rights behind RIGHTS."""
+    rights = {RIGHTS + name: value for name, value in pulled.rights.items()}
+    return {**dict(zip(rule.states, pulled.totals, strict=True)), **pulled.gates, INPUTS: pulled.inputs, **rights}
+
+
+def _right_shapes(rule: CellRule, local: Local, start: tuple[Tensor, ...], seeds: Seeds) -> dict[str, Any]:
+    """The shapes of what the weights' cotangents are made of, seen by pulling one step that is then dropped."""
+    output = None if seeds.output is None else seeds.output.at(tf.constant(0))
+    pulled = rule.pull(local, start, output, {}, frozenset())
+    return {RIGHTS + name: tuple(value.shape[2:]) for name, value in pulled.rights.items()}
+
+
+def _stack_array(dtype: Any, size: Tensor, shape: tuple[int | None, ...]) -> Any:
+    return tf.TensorArray(dtype, size, element_shape=[None, None, *shape])
+
+
+def _at(nudges: Nudges, time: Tensor) -> Nudges:
+    return {name: value[time] for name, value in nudges.items()}
 
 
 def _array(value: Tensor, size: Tensor) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from tapehead.engine.rules.activations import with_slope
-from tapehead.engine.rules.cells import Kept, Pulled, Tensor
+from tapehead.engine.rules.cells import Keep, Kept, Nudges, Pulled, Tensor, nudged
 from tapehead.engine.rules.stacks import times_transposed
 
 
@@ -23,7 +23,6 @@ class SimpleRNNRule:
     gates: tuple[str, ...] = ()
     gate_shapes: tuple[tuple[int, ...], ...] = ()
     output_state = 0
-    within_step = False
 
     def __init__(self, cell: Any) -> None:
         self.cell = cell
@@ -35,17 +34,19 @@ class SimpleRNNRule:
         projected = tf.tensordot(inputs, tf.convert_to_tensor(self.cell.kernel), 1)
         return projected + tf.convert_to_tensor(self.cell.bias) if self.cell.use_bias else projected
 
-    def step(self, projected: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
+    def step(
+        self, projected: Tensor, states: tuple[Tensor, ...], nudges: Nudges
+    ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
         """h; (h,); (z,)."""
         z = projected + tf.matmul(states[0], tf.convert_to_tensor(self.cell.recurrent_kernel))
-        h = self.cell.activation(z)
+        (h,) = nudged(self, (self.cell.activation(z),), nudges)
         return h, (h,), (z,)
 
-    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept) -> Tensor:
+    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept, nudges: Nudges) -> Tensor:
         """phi'(z)."""
         return with_slope(self.cell.activation, kept[0])[1]
 
-    def gate_values(self, kept: Kept) -> Mapping[str, Tensor]:
+    def gate_values(self, kept: Kept, nudges: Nudges) -> Mapping[str, Tensor]:
         """None: the cell has no gates."""
         return {}
 
@@ -61,4 +62,20 @@ class SimpleRNNRule:
         h = arriving[0] if output is None else arriving[0] + output
         z = h * local[:, None]
         previous = times_transposed(z, self.cell.recurrent_kernel)
-        return Pulled((h,), (previous,), times_transposed(z, self.cell.kernel), {})
+        return Pulled((h,), (previous,), times_transposed(z, self.cell.kernel), {}, {"z": z})
+
+    def weight_cotangents(
+        self,
+        inputs: Tensor,
+        previous: tuple[Tensor, ...],
+        kept: Kept,
+        nudges: Nudges,
+        rights: Mapping[str, Tensor],
+        keep: Keep,
+    ) -> list[tuple[Any, Tensor]]:
+        """x^T z, h'^T z and z."""
+        found = [
+            (self.cell.kernel, keep.contracted(inputs, rights["z"])),
+            (self.cell.recurrent_kernel, keep.contracted(previous[0], rights["z"])),
+        ]
+        return [*found, (self.cell.bias, keep.contracted(None, rights["z"]))] if self.cell.use_bias else found

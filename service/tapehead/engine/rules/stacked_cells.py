@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from tapehead.engine.rules.cells import CellRule, Kept, Pulled, Tensor
+from tapehead.engine.rules.cells import CellRule, Keep, Kept, Nudges, Pulled, Tensor
 
 
 class StackedCellsRule:
     """The rule for a stack of cells, made of the rules of its cells; states and gates stand in the cells' order."""
 
     kind = "StackedRNNCells"
-    within_step = True
 
     def __init__(self, rules: Sequence[CellRule]) -> None:
         self.rules = tuple(rules)
@@ -31,31 +30,34 @@ class StackedCellsRule:
         """The lowest cell's part."""
         return self.rules[0].project(inputs)
 
-    def step(self, projected: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
+    def step(
+        self, projected: Tensor, states: tuple[Tensor, ...], nudges: Nudges
+    ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
         """The topmost output, every cell's states, and what each cell keeps with the inputs that it was given."""
         returned: list[Tensor] = []
         kept: list[Any] = []
         output = None
         for n, rule in enumerate(self.rules):
             given = (output,) if n else ()
-            output, new, own = rule.step(rule.project(output) if n else projected, states[self._slices[n]])
+            moved = _part(n, nudges)
+            output, new, own = rule.step(rule.project(output) if n else projected, states[self._slices[n]], moved)
             kept.append((given, own))
             returned.extend(new)
         return output, tuple(returned), tuple(kept)
 
-    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept) -> tuple[Any, ...]:
+    def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept, nudges: Nudges) -> tuple[Any, ...]:
         """Each cell's own numbers."""
         return tuple(
-            rule.local(given[0] if n else inputs, previous[self._slices[n]], own)
+            rule.local(given[0] if n else inputs, previous[self._slices[n]], own, _part(n, nudges))
             for n, (rule, (given, own)) in enumerate(zip(self.rules, kept, strict=True))
         )
 
-    def gate_values(self, kept: Kept) -> Mapping[str, Tensor]:
+    def gate_values(self, kept: Kept, nudges: Nudges) -> Mapping[str, Tensor]:
         """Every cell's gates."""
         return {
             f"cells.{n}.{gate}": value
             for n, (rule, (_, own)) in enumerate(zip(self.rules, kept, strict=True))
-            for gate, value in rule.gate_values(own).items()
+            for gate, value in rule.gate_values(own, _part(n, nudges)).items()
         }
 
     def pull(
@@ -70,14 +72,32 @@ class StackedCellsRule:
         totals: tuple[Tensor, ...] = ()
         previous: tuple[Tensor, ...] = ()
         read: dict[str, Tensor] = {}
+        rights: dict[str, Tensor] = {}
         for n in reversed(range(len(self.rules))):
             pulled = self.rules[n].pull(
                 local[n], arriving[self._slices[n]], output, _part(n, gates), frozenset(_part(n, dict.fromkeys(wanted)))
             )
             totals, previous = pulled.totals + totals, pulled.previous + previous
             read.update({f"cells.{n}.{gate}": value for gate, value in pulled.gates.items()})
+            rights.update({f"cells.{n}.{name}": value for name, value in pulled.rights.items()})
             output = pulled.inputs
-        return Pulled(totals, previous, output, read)
+        return Pulled(totals, previous, output, read, rights)
+
+    def weight_cotangents(
+        self,
+        inputs: Tensor,
+        previous: tuple[Tensor, ...],
+        kept: Kept,
+        nudges: Nudges,
+        rights: Mapping[str, Tensor],
+        keep: Keep,
+    ) -> list[tuple[Any, Tensor]]:
+        """Each cell's own."""
+        found: list[tuple[Any, Tensor]] = []
+        for n, (rule, (given, own)) in enumerate(zip(self.rules, kept, strict=True)):
+            states, at = previous[self._slices[n]], given[0] if n else inputs
+            found.extend(rule.weight_cotangents(at, states, own, _part(n, nudges), _part(n, rights), keep))
+        return found
 
 
 def _part(cell: int, named: Mapping[str, Any]) -> dict[str, Any]:

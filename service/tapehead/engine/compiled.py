@@ -1,0 +1,96 @@
+"""Functions traced once for a model and a question, then run for any batch, length and stack.
+
+Every signature leaves batch, timesteps and stack open, so that a new length is never a new trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tapehead.engine.graph import AnyCall
+from tapehead.engine.model import Model
+from tapehead.engine.trace import Given
+
+Array = Any
+Tensor = Any
+
+
+class Arrays(NamedTuple):
+    """What a program starts from: inputs by name, lengths by input, initial states by point, held masks by key."""
+
+    inputs: Mapping[str, Array]
+    lengths: Mapping[str, Array]
+    initial: Mapping[str, Array]
+    held: Mapping[str, Array]
+
+
+class Operand(NamedTuple):
+    """Another array that a program is given; its first `open_axes` may have any length."""
+
+    array: Array
+    open_axes: int
+
+
+def ran(
+    model: Model,
+    kind: Hashable,
+    function: Callable[..., Any],
+    calls: Sequence[AnyCall],
+    arrays: Arrays,
+    *operands: Operand,
+) -> Any:
+    """What `function(arrays, *operands)` gives, as NumPy; compiled under `kind` the first time it is asked for."""
+    signature = tuple((operand.array.ndim, operand.open_axes) for operand in operands)
+    key = (kind, tuple(calls), *(tuple(sorted(part)) for part in arrays[1:]), signature)
+
+    def build() -> Callable[..., Any]:
+        specs = [_operand_spec(model, operand) for operand in operands]
+        compiled: Callable[..., Any] = tf.function(
+            function, input_signature=[_specs(model, arrays), *specs], autograph=False
+        )
+        return compiled
+
+    run = model.program(key, build)
+    tensors = Arrays(*({name: tf.convert_to_tensor(array) for name, array in part.items()} for part in arrays))
+    found = run(tensors, *(tf.convert_to_tensor(_operand(model, operand)) for operand in operands))
+    return tf.nest.map_structure(lambda tensor: tensor.numpy(), found)
+
+
+def given(model: Model, arrays: Arrays, *, held: bool = True) -> Given:
+    """What a trace starts from; without `held` it makes the masks itself."""
+    masks = {(int(key) if key.isdigit() else key): mask for key, mask in arrays.held.items()}
+    masks.update({tensor: masks[other] for tensor, other in model.masked_by.items() if other in masks})
+    return Given(
+        arrays.inputs,
+        model.dtype,
+        arrays.lengths,
+        arrays.initial,
+        masks if held else None,
+        follows=model.seen.follows,
+    )
+
+
+def _specs(model: Model, arrays: Arrays) -> Arrays:
+    """The arrays' shapes with every length left open that the model leaves open."""
+    dtypes = {spec.name: model.dtype if "float" in spec.dtype else spec.dtype for spec in model.card.inputs}
+    inputs = {spec.name: tf.TensorSpec((None, *spec.shape[1:]), dtypes[spec.name]) for spec in model.card.inputs}
+    return Arrays(
+        {name: inputs[name] for name in arrays.inputs},
+        {name: tf.TensorSpec((None,), tf.int32) for name in arrays.lengths},
+        {name: tf.TensorSpec((None, *array.shape[1:]), model.dtype) for name, array in arrays.initial.items()},
+        {key: tf.TensorSpec([None] * mask.ndim, tf.bool) for key, mask in arrays.held.items()},
+    )
+
+
+def _operand_spec(model: Model, operand: Operand) -> Any:
+    shape = (*[None] * operand.open_axes, *operand.array.shape[operand.open_axes :])
+    return tf.TensorSpec(shape, "int32" if operand.array.dtype.kind == "i" else model.dtype)
+
+
+def _operand(model: Model, operand: Operand) -> Array:
+    dtype = "int32" if operand.array.dtype.kind == "i" else model.dtype
+    return np.ascontiguousarray(operand.array, dtype)
