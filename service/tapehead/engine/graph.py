@@ -21,7 +21,10 @@ from tapehead.errors import UnsupportedModel
 from tapehead.points import quoted
 
 # Layers whose call is RNN's own loop over a cell; a subclass that overrides `call` is taken as any other layer.
-_LOOPS = tuple(kind.call for kind in (keras.layers.RNN, keras.layers.SimpleRNN, keras.layers.GRU, keras.layers.LSTM))
+_LOOPS = tuple(
+    getattr(keras.layers, kind).call
+    for kind in ("RNN", "SimpleRNN", "GRU", "LSTM", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ AnyCall = Call | Recurrence | Merge
 class Graph:
     """The flat model: inputs by name, outputs in order, calls so that each comes after those it reads.
 
-    `nested` are the outputs of models inside the model, by the name that each stands under.
+    `nested` are the outputs of what was taken apart (models inside the model, a Bidirectional that returns its states),
+    by the name that each stands under.
     """
 
     inputs: dict[str, int]
@@ -123,7 +127,7 @@ def flatten(model: Any) -> Graph:
     Raises:
         UnsupportedModel: the model has no graph of layers.
     """
-    function = _function(model)
+    function = function_of(model)
     if function is None:
         raise UnsupportedModel(
             f"{type(model).__name__} {getattr(model, 'name', '')!r} has no graph of layers; expected a built "
@@ -136,12 +140,12 @@ def flatten(model: Any) -> Graph:
         raise UnsupportedModel(f"two inputs of the model have one name; they are {list(inputs)}: name each Input")
     opener.open(function, "")
     outputs = tuple(opener.ids[id(tensor)] for tensor in function.outputs)
-    graph = Graph(inputs, outputs, tuple(opener.named()), opener.nested)
+    graph = Graph(inputs, outputs, tuple(opener.named()), opener.named_nested())
     # What leads to no output made masks.
     return replace(graph, calls=tuple(graph.before(outputs)))
 
 
-def _function(layer: Any) -> Any:
+def function_of(layer: Any) -> Any:
     """The layer's own graph of layers, if it has one."""
     if isinstance(layer, keras.Sequential):
         return getattr(layer, "_functional", None)
@@ -160,7 +164,7 @@ class _Opener:
         self.alive: list[Any] = []
         self.calls: list[tuple[str, AnyCall]] = []
         self.shapes: dict[int, tuple[int | None, ...]] = {}
-        self.nested: dict[str, tuple[int, ...]] = {}
+        self.nested: list[tuple[str, tuple[int, ...]]] = []
         self.next = 0
 
     def new(self, tensor: Any) -> int:
@@ -179,7 +183,7 @@ class _Opener:
             args, kwargs = node.arguments.convert(self._ref)
             kwargs = {key: value for key, value in kwargs.items() if not _is_own_mask(node, key)}
             name = prefix + quoted(node.operation.name)
-            inner = _function(node.operation)
+            inner = function_of(node.operation)
             if inner is not None:
                 self._open_nested(inner, node, args, name)
                 continue
@@ -198,6 +202,14 @@ class _Opener:
                 call = type(call)(**{**vars(call), "name": f"{base}.call.{number}{part}"})
             yield call
 
+    def named_nested(self) -> dict[str, tuple[int, ...]]:
+        """The outputs of what was taken apart, numbered likewise where it was called several times."""
+        times, seen, found = Counter(name for name, _ in self.nested), Counter[str](), {}
+        for name, tensors in self.nested:
+            found[f"{name}.call.{seen[name]}" if times[name] > 1 else name] = tensors
+            seen[name] += 1
+        return found
+
     def _ref(self, leaf: Any) -> Any:
         return Ref(self.ids[id(leaf)]) if isinstance(leaf, keras.KerasTensor) else leaf
 
@@ -209,7 +221,7 @@ class _Opener:
             self.ids[id(tensor)] = ref.id
         self.open(inner, name + ".")
         results = [self.ids[id(tensor)] for tensor in inner.outputs]
-        self.nested[name] = tuple(results)
+        self.nested.append((name, tuple(results)))
         self.ids.update({key: value for key, value in before.items() if value is not None})
         for tensor, result in zip(node.outputs, results, strict=True):
             self.alive.append(tensor)
@@ -261,6 +273,8 @@ class _Opener:
             ends.append(self.fresh())
             self._add_recurrence(name, f"{name}.{which}", one, sequence, first, mask, (ends[-1], *own))
         self.calls.append((name, Merge(name, layer, ends[0], ends[1], outputs[:joined])))
+        if states:
+            self.nested.append((name, outputs))
 
 
 def _half(initial: tuple[int, ...], which: str) -> tuple[int, ...]:

@@ -25,11 +25,9 @@ from tapehead.engine.rules.cells import Keep
 from tapehead.engine.seeds import at_times, bytes_an_entry, chunks, one_hot, one_hot_tangents
 from tapehead.engine.states import taken
 from tapehead.operations import Request, Result
+from tapehead.operations.cost import FORWARD_COST, full_route
 from tapehead.operations.plans import pair_name, texts
 from tapehead.operations.request import Array
-
-# A push forward is a sweep back and its transpose: worth it where it has this many times fewer entries to carry.
-FORWARD_COST = 3
 
 
 def jacobian(model: Model, request: Request) -> Result:
@@ -79,8 +77,8 @@ def pair_axes(of: Target, wrt: Target, reduce: str, *, lagged: bool = False) -> 
 
 def full(prepared: Prepared, of: Target, wrts: Sequence[Target], reduce: str = "none") -> tuple[list[Array], str]:
     """The whole Jacobian for each of `wrts`, (batch, *of, *wrt), reduced; and the route taken."""
-    forward = sum(math.prod(wrt.shape) for wrt in wrts) * FORWARD_COST < math.prod(of.shape)
-    if forward and not any(isinstance(wrt.place, WeightAt) for wrt in wrts):
+    weights = any(isinstance(wrt.place, WeightAt) for wrt in wrts)
+    if full_route(math.prod(of.shape), [math.prod(wrt.shape) for wrt in wrts], weights=weights) == "forward":
         found = [_forward(prepared, of, wrt) for wrt in wrts]
         return [_reduced(prepared, array, of, wrt, reduce) for array, wrt in zip(found, wrts, strict=True)], "forward"
     if reduce == "none" or of.selection.axes[:1] != ("timestep",):

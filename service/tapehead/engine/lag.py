@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tapehead.engine.places import Gate, Initial, Inner, Place, State, TensorAt
+from tapehead.engine.places import Gate, Initial, State
 from tapehead.engine.prepared import Prepared, Target
 from tapehead.engine.programs import lag_program, spike_program
 from tapehead.engine.reduction import Side, reduced
 from tapehead.engine.seeds import Ints, at_times, bytes_an_entry, chunks, one_hot, unit_rows
+from tapehead.operations.cost import lag_route
 from tapehead.operations.request import Array
 
 
@@ -25,9 +26,10 @@ class Before(NamedTuple):
 
 def lagged(prepared: Prepared, of: Target, wrt: Target, lag: int, reduce: str) -> tuple[Array, str]:
     """(batch, times, *of units, *wrt units), reduced; and the route taken."""
-    if _within_one_layer(prepared, of.place, wrt.place, lag):
-        return zeroed(prepared, of, wrt, _window(prepared, of, wrt, lag, reduce)), "window"
-    return zeroed(prepared, of, wrt, _diagonal(prepared, of, wrt, lag, reduce)), "diagonal"
+    names, given = (of.selection.name, wrt.selection.name), prepared.request.initial_states
+    route = lag_route(prepared.model.card, *names, lag, given)
+    found = (_window if route == "window" else _diagonal)(prepared, of, wrt, lag, reduce)
+    return zeroed(prepared, of, wrt, found), route
 
 
 def timesteps_before(prepared: Prepared, of: Target, wrt: Target, lag: int) -> Before:
@@ -67,16 +69,6 @@ def picked(whole: Array, initial: Array | None, before: Ints) -> Array:
     return chosen
 
 
-def _within_one_layer(prepared: Prepared, of: Place, wrt: Place, lag: int) -> bool:
-    if not isinstance(of, State | Gate):
-        return False
-    if isinstance(wrt, Inner):
-        return wrt.call is of.call
-    own = isinstance(wrt, TensorAt) and wrt.tensor == of.call.sequence and (lag == 0 or not of.call.backwards)
-    given = [f"{of.call.name}.{state}.initial" for state in of.call.rule.states]
-    return own and (of.call.initial is None or all(name in prepared.request.initial_states for name in given))
-
-
 def _window(prepared: Prepared, of: Target, wrt: Target, lag: int, reduce: str) -> Array:
     assert isinstance(of.place, State | Gate)
     assert of.times is not None
@@ -97,6 +89,7 @@ def _window(prepared: Prepared, of: Target, wrt: Target, lag: int, reduce: str) 
             values,
             path[:, chunk],
             samples[chunk],
+            identity=values.shape[1] == math.prod(of.unit_shape) and np.array_equal(of.units, np.arange(len(of.units))),
         )
         part = part[(slice(None), slice(None), *wrt.selection.rest)]
         found.append(_units_reduced(part, (len(part),), of, wrt, reduce))

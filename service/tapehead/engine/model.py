@@ -13,6 +13,7 @@ from tapehead.engine.naming import describe, named_places, named_weights
 from tapehead.engine.places import Inner, Place, TensorAt, WeightAt
 from tapehead.engine.precision import copy_weights, model_dtype, rebuilt
 from tapehead.engine.probe import Seen, probed
+from tapehead.engine.subclassed import with_graph
 from tapehead.operations import Card
 
 _MASKING = (keras.layers.Masking, keras.layers.Embedding)
@@ -33,6 +34,7 @@ class Model:
     def __init__(
         self, keras_model: Any, name: str, version: int = 1, *, live: bool = False, like: Model | None = None
     ) -> None:
+        keras_model = with_graph(keras_model)
         self.keras = keras_model
         self.live = live
         self.graph: Graph = flatten(keras_model)

@@ -63,7 +63,7 @@ def describe(model: Model, name: str, version: int) -> Card:
             for point, label in zip(outputs, _output_names(model.keras, outputs), strict=True)
         ),
         points=points,
-        recurrent={call.name: _recurrent_info(call) for call in graph.recurrences},
+        recurrent={call.name: _recurrent_info(call, model.places) for call in graph.recurrences},
         weights={name: tuple(variable.shape) for name, variable in model.weights.items()},
         bytes=model.bytes,
         dtype=model.dtype,
@@ -117,14 +117,17 @@ def _output_names(keras_model: Any, points: list[str]) -> list[str]:
     return names if len(names) == len(points) == len(set(names)) else points
 
 
-def _recurrent_info(call: Recurrence) -> dict[str, Any]:
+def _recurrent_info(call: Recurrence, places: dict[str, Place]) -> dict[str, Any]:
     rule = call.rule
+    read = TensorAt(call.sequence)
     return {
         "cell": rule.kind,
         "units": list(rule.output_shape),
         "states": {state: list(shape) for state, shape in zip(rule.states, rule.state_shapes, strict=True)},
         "gates": list(rule.gates),
         "direction": "backward" if call.backwards else "forward",
+        "reads": [name for name, place in places.items() if place == read],
+        "fed": call.initial is not None,
     }
 
 
@@ -184,11 +187,13 @@ def _aliases(graph: Graph, points: dict[str, PointInfo]) -> dict[str, str]:
         aliases["inputs"] = ",".join(names)
     if len(graph.outputs) > 1:
         aliases["outputs"] = ",".join(f"outputs.{n}" for n in range(len(graph.outputs)))
-    for call in graph.calls:
-        base, called, _ = call.name.partition(".call.")
+    names = list(dict.fromkeys([*graph.nested, *(call.name for call in graph.calls)]))
+    for name in names:
+        base, called, _ = name.partition(".call.")
         if called:
-            aliases.setdefault(base, ",".join(c.name for c in graph.calls if c.name.partition(".call.")[0] == base))
-        elif len(call.outputs) > 1 and isinstance(call, Call | Recurrence):
+            aliases.setdefault(base, ",".join(other for other in names if other.partition(".call.")[0] == base))
+    for call in graph.calls:
+        if len(call.outputs) > 1:
             own = [f"{call.name}.output.{n}" for n in range(len(call.outputs))]
             aliases.setdefault(call.name, own[0] if isinstance(call, Recurrence) else ",".join(own))
     return aliases

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from keras import tree
 
 from tapehead.engine.graph import Graph
 from tapehead.engine.rules.any_layer import unfused
@@ -104,11 +105,9 @@ def _sizes(layer: Any) -> list[int]:
 
 def _compare(graph: Graph, model: Any, made: Trace, inputs: dict[str, Any]) -> None:
     """Holds the engine's outputs against Keras's own."""
-    given = list(inputs.values())
-    if any(getattr(layer, "stateful", False) for layer in model._flatten_layers()):
-        return  # Keras would change the states that the layer keeps, and starts from them.
+    given = tree.pack_sequence_as(getattr(model, "_functional", model)._inputs_struct, list(inputs.values()))
     with unfused(model):
-        theirs = tf.nest.flatten(model(given[0] if len(given) == 1 else given, training=False))
+        theirs = tree.flatten(model(given, training=False))
     for tensor, other in zip(graph.outputs, theirs, strict=True):
         ours, other = np.asarray(made.values[tensor], np.float64), np.asarray(other, np.float64)
         tolerance = 1e-9 if made.values[tensor].dtype == tf.float64 else 1e-3

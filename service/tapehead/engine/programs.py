@@ -20,6 +20,9 @@ from tapehead.engine.trace import Trace, input_order, run_order, trace
 
 Calls = Sequence[AnyCall]
 
+# How many vectors a sweep must carry for forming each step's derivative to pay.
+MANY = 48
+
 
 def masks_program(model: Model, calls: Calls, arrays: Arrays) -> dict[str, Array]:
     """Every mask that the given inputs and lengths make, by tensor number or recurrent layer."""
@@ -62,9 +65,12 @@ def spike_program(
 
     def back(arrays: Arrays, values: Tensor, times: Tensor) -> list[Tensor]:
         made = trace(model.graph, calls, given(model, arrays))
-        return _swept(made, calls, of, wrt, _spiked(made, of, values, times), tf.shape(values)[1], keep)
+        stack = tf.shape(values)[1]
+        return _swept(made, calls, of, wrt, _spiked(made, of, values, times), stack, keep, many=many)
 
-    kind = ("spike", of, tuple(wrt), keep)
+    # Below, forming a step's derivative takes longer than it saves; measured in benchmarks/NOTES.md.
+    many = values.shape[1] >= MANY
+    kind = ("spike", of, tuple(wrt), keep, many)
     found: list[Array] = ran(model, kind, back, calls, arrays, Operand(values, 2), Operand(times, 2))
     return found
 
@@ -153,16 +159,19 @@ def lag_program(
     values: Array,
     times: Array,
     samples: Array,
+    *,
+    identity: bool,
 ) -> Array:
     """`window.lagged` within one recurrent layer: (rows, m, *wrt) for `values` (1, m, *units) and a path."""
+    whole = of.name if identity and isinstance(of, State) and len(times) > 1 else None
 
     def back(arrays: Arrays, values: Tensor, times: Tensor, samples: Tensor) -> Tensor:
         made = trace(model.graph, calls, given(model, arrays))
         name = wrt.name if isinstance(wrt, Inner) else INPUTS
-        return lagged(made.runs[of.call], {of.name: values}, Path(times, samples), name)
+        return lagged(made.runs[of.call], {of.name: values}, Path(times, samples), name, identity=whole)
 
     operands = (Operand(values, 2), Operand(times, 2), Operand(samples, 1))
-    return ran(model, ("lag", of, wrt), back, calls, arrays, *operands)
+    return ran(model, ("lag", of, wrt, whole), back, calls, arrays, *operands)
 
 
 def timed(model: Model, place: Place) -> bool:
@@ -190,9 +199,17 @@ def value(made: Trace, place: Place) -> Tensor:
 
 
 def _swept(
-    made: Trace, calls: Calls, of: Place, wrt: Sequence[Place], cotangents: Any, stack: Tensor, keep: Keep = SUMMED
+    made: Trace,
+    calls: Calls,
+    of: Place,
+    wrt: Sequence[Place],
+    cotangents: Any,
+    stack: Tensor,
+    keep: Keep = SUMMED,
+    *,
+    many: bool = False,
 ) -> list[Tensor]:
-    found = sweep(made, calls, Source(of, cotangents, stack), wrt, keep)
+    found = sweep(made, calls, Source(of, cotangents, stack, many), wrt, keep)
     return [_at_valid(made, place, read(made, found, place, stack)) for place in wrt]
 
 

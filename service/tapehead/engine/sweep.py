@@ -25,12 +25,14 @@ Tensor = Any
 class Source:
     """Where a sweep starts: a place, and its stack of cotangents.
 
-    `cotangents` is a Spike or Wave in run order for a state or gate at its timesteps, else (batch, m, …).
+    `cotangents` is a Spike or Wave in run order for a state or gate at its timesteps, else (batch, m, …). `many` says
+    that the stack is large (see `recurrence.back`).
     """
 
     place: Place
     cotangents: Seed | Tensor
     stack: Tensor
+    many: bool = False
 
 
 @dataclass
@@ -156,7 +158,7 @@ def _back_recurrence(made: Trace, call: Recurrence, source: Source, reads: Seque
     own = {place for place in reads if isinstance(place, Inner) and place.call is call}
     names = frozenset(place.name for place in own if not isinstance(place, Initial))
     weights = wants_weights(call, reads)
-    adjoint = back(run, source.stack, seeds, names, weights=weights)
+    adjoint = back(run, source.stack, seeds, names, weights=weights, many=source.many)
     found.adjoints[call] = adjoint
     if weights:
         found.add_weights(weight_cotangents(run, adjoint.rights, found.keep))

@@ -84,7 +84,7 @@ def resolve(card: Card, text: str) -> tuple[Point, PointInfo]:
     """
     point = parse(text)
     name = card.aliases.get(point.name, point.name)
-    if "," in name and '"' not in name:
+    if name != point.name and name not in card.points and name not in card.weights:
         raise UnknownPoint(f"{point.name!r} could be any of {_listed(name.split(','))}: name one of them")
     if name in card.points:
         return Point(name, point.index), card.points[name]

@@ -18,6 +18,7 @@ class AnyCellRule:
 
     gates: tuple[str, ...] = ()
     gate_shapes: tuple[tuple[int, ...], ...] = ()
+    within_step = False
 
     def __init__(self, cell: Any, features: tuple[int | None, ...]) -> None:
         self.cell = cell
@@ -78,6 +79,9 @@ class AnyCellRule:
             rights[_OUTPUT] = output
         return Pulled(tuple(totals), tuple(previous), inputs, {}, rights)
 
+    def matrices(self) -> None:
+        """None: what a step computes is not known."""
+
     def weight_cotangents(
         self,
         inputs: Tensor,
@@ -135,6 +139,8 @@ class AnyCellRule:
         return seen[-1]
 
 
+# Keras's cells that come here, by name: that of ConvLSTM layers is not public.
+_HIDDEN_AND_CELL = ("LSTMCell", "ConvLSTMCell")
 _OUTPUT = ""  # the output's place among what the weights' cotangents are made of, beside the states'
 
 
@@ -157,6 +163,6 @@ def _state_names(cell: Any, count: int) -> tuple[str, ...]:
     names = getattr(cell, "state_names", None)
     if names is not None and len(tree.flatten(names)) == count:
         return tuple(map(str, tree.flatten(names)))
-    if isinstance(cell, keras.layers.LSTMCell):
+    if type(cell).__name__ in _HIDDEN_AND_CELL and type(cell).__module__.startswith("keras."):
         return ("h", "c")
     return ("h",) if count == 1 else tuple(f"state{n}" for n in range(count))

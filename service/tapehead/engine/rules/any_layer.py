@@ -157,14 +157,19 @@ def weights_layer(
 
 @contextmanager
 def unfused(layer: Any) -> Iterator[None]:
-    """Recurrent layers within `layer` use no fused kernel meanwhile."""
+    """Recurrent layers within `layer` use no fused kernel meanwhile, and neither read nor keep states of their own."""
     inner = list(layer._flatten_layers()) if isinstance(layer, keras.layers.Layer) else []
-    fused = [one for one in inner if getattr(one, "use_cudnn", False)]
-    before = [one.use_cudnn for one in fused]
-    for one in fused:
-        one.use_cudnn = False
+    loops = [one for one in inner if isinstance(one, keras.layers.RNN)]
+    before = [{name: getattr(one, name) for name in _OFF if getattr(one, name, False)} for one in loops]
+    for one, names in zip(loops, before, strict=True):
+        for name in names:
+            setattr(one, name, False)
     try:
         yield
     finally:
-        for one, use in zip(fused, before, strict=True):
-            one.use_cudnn = use
+        for one, names in zip(loops, before, strict=True):
+            for name, value in names.items():
+                setattr(one, name, value)
+
+
+_OFF = ("use_cudnn", "stateful")

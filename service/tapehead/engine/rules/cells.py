@@ -51,6 +51,20 @@ class Pulled:
     rights: Mapping[str, Tensor]
 
 
+class StepMatrices(Protocol):
+    """A step's derivative formed first, and applied to the whole stack after: fewer multiplications for many vectors.
+
+    A gate is diagonal, so what a gate's columns of a kernel pass back is those columns scaled by a few numbers a unit;
+    columns of several gates that the same cotangent reaches are added up before any product.
+    """
+
+    def pull(self, local: Local, arriving: tuple[Tensor, ...], output: Tensor | None) -> Pulled:
+        """As the rule's `pull`, without gates and without rights."""
+
+    def of_state(self, local: Local, state: str) -> tuple[Tensor, ...]:
+        """d state / d each state that the step took: (rows, units, units), output unit first."""
+
+
 class CellRule(Protocol):
     """How one kind of cell steps, and passes a stack of cotangents back through a step."""
 
@@ -77,6 +91,10 @@ class CellRule(Protocol):
     @property
     def output_state(self) -> int | None:
         """Which state the cell returns as its output too, one and the same tensor; None where its output is apart."""
+
+    @property
+    def within_step(self) -> bool:
+        """Whether a returned state is read again within the step, so that totals differ from what arrived."""
 
     @property
     def output_shape(self) -> tuple[int | None, ...]:
@@ -109,6 +127,9 @@ class CellRule(Protocol):
         `arriving` reach the returned states from later steps, `output` the output, `gates` the gates; `wanted` names
         the gates whose cotangents are read.
         """
+
+    def matrices(self) -> StepMatrices | None:
+        """The step's derivative as matrices, for sweeps that carry many vectors; None where the rule has none."""
 
     def weight_cotangents(
         self,

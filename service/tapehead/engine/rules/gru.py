@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tapehead.engine.rules.activations import with_slope
 from tapehead.engine.rules.cells import Keep, Kept, Nudges, Pulled, Tensor, nudged
-from tapehead.engine.rules.stacks import gate_seeds, times_transposed
+from tapehead.engine.rules.stacks import by_gate, gate_seeds, times_transposed
 
 
 class _Local(NamedTuple):
@@ -34,6 +34,7 @@ class GRURule:
     states = ("h",)
     gates = ("update_gate", "reset_gate", "candidate")
     output_state = 0
+    within_step = False
 
     def __init__(self, cell: Any) -> None:
         self.cell = cell
@@ -118,6 +119,10 @@ class GRURule:
         read = dict(zip(self.gates, (at_z, at_r, at_g), strict=True)) if wanted else {}
         return Pulled((h,), (previous,), inputs, read, {"inputs": at_inputs, "recurrent": recurrent})
 
+    def matrices(self) -> GRUMatrices | None:
+        """The step's derivative as a matrix; none without `reset_after`: its reset gate sits between two products."""
+        return GRUMatrices(self.cell) if self.cell.reset_after else None
+
     def weight_cotangents(
         self,
         inputs: Tensor,
@@ -153,3 +158,38 @@ class GRURule:
 
 def _moved(value: Tensor, nudges: Nudges, name: str) -> Tensor:
     return value + nudges[name] if name in nudges else value
+
+
+class GRUMatrices:
+    """A GRU step's derivative, with `reset_after`, as one matrix a row to h' and one to x.
+
+        J = diag(z) + diag(held z') U_z^T + diag((1 - z) g' inner r') U_r^T + diag((1 - z) g' r) U_g^T
+
+    m n^2 multiplications for m cotangents where the way through the gates takes 3 m n^2.
+    """
+
+    def __init__(self, cell: Any) -> None:
+        self.recurrent = by_gate(tf.convert_to_tensor(cell.recurrent_kernel), 3)
+        self.kernel = by_gate(tf.convert_to_tensor(cell.kernel), 3)
+
+    def pull(self, local: _Local, arriving: tuple[Tensor, ...], output: Tensor | None) -> Pulled:
+        """Back through the two matrices."""
+        h = arriving[0] if output is None else arriving[0] + output
+        z, r, g = self._scales(local)
+        to_state = z * self.recurrent[0] + r * self.recurrent[1] + g * local.reset[..., None] * self.recurrent[2]
+        to_inputs = z * self.kernel[0] + r * self.kernel[1] + g * self.kernel[2]
+        previous = tf.matmul(h, to_state) + h * local.update[:, None]
+        return Pulled((h,), (previous,), tf.matmul(h, to_inputs), {}, {})
+
+    def of_state(self, local: _Local, state: str) -> tuple[Tensor, ...]:
+        """d h/d h'."""
+        z, r, g = self._scales(local)
+        formed = z * self.recurrent[0] + r * self.recurrent[1] + g * local.reset[..., None] * self.recurrent[2]
+        return (formed + tf.linalg.diag(local.update),)
+
+    def _scales(self, local: _Local) -> tuple[Tensor, Tensor, Tensor]:
+        """What each gate's columns are scaled by, (rows, units, 1)."""
+        slope_z, slope_r, slope_g = tf.split(local.slopes, 3, axis=-1)
+        g = (1 - local.update) * slope_g
+        scales = (local.held * slope_z, g * local.inner * slope_r, g)
+        return scales[0][..., None], scales[1][..., None], scales[2][..., None]

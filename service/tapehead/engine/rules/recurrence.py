@@ -131,10 +131,11 @@ def forward(
     return Run(rule, inputs, valid, initial, states, output, kept, nudges)
 
 
-def back(run: Run, stack: Tensor, seeds: Seeds, reads: frozenset[str], *, weights: bool) -> Adjoint:
+def back(run: Run, stack: Tensor, seeds: Seeds, reads: frozenset[str], *, weights: bool, many: bool = False) -> Adjoint:
     """The sweep back: `stack` cotangents at once, from the last timestep to the first.
 
-    `reads` names the states and gates whose total derivatives are kept, `weights` says whether the rights are.
+    `reads` names the states and gates whose total derivatives are kept, `weights` says whether the rights are, `many`
+    that the stack is large enough for a step's derivative to be formed before it is applied.
     """
     rule, local = run.rule, run.local
     timesteps, rows = tf.unstack(tf.shape(run.inputs)[:2])
@@ -144,6 +145,8 @@ def back(run: Run, stack: Tensor, seeds: Seeds, reads: frozenset[str], *, weight
         _full(seeds.final.get(name), (rows, stack, *shape), run.states[0].dtype)
         for name, shape in zip(rule.states, rule.state_shapes, strict=True)
     )
+    plain = not weights and gates.union(seeds.points).isdisjoint(rule.gates)
+    matrices = rule.matrices() if many and plain else None
     shapes = dict(zip((*rule.states, *rule.gates), (*rule.state_shapes, *rule.gate_shapes), strict=True))
     shapes[INPUTS] = tuple(run.inputs.shape[2:])
     if weights:
@@ -161,7 +164,10 @@ def back(run: Run, stack: Tensor, seeds: Seeds, reads: frozenset[str], *, weight
         output = None if seeds.output is None else carried + seeds.output.at(time)
         at_gates = {name: seeds.points[name].at(time) for name in rule.gates if name in seeds.points}
         here = tf.nest.map_structure(lambda value: value[time], local)
-        pulled = rule.pull(here, arriving, output, at_gates, gates)
+        if matrices is None:
+            pulled = rule.pull(here, arriving, output, at_gates, gates)
+        else:
+            pulled = matrices.pull(here, arriving, output)
         previous, found = pulled.previous, found_by_name(rule, pulled)
         if run.valid is not None:
             now = run.valid[time]

@@ -23,6 +23,7 @@ class SimpleRNNRule:
     gates: tuple[str, ...] = ()
     gate_shapes: tuple[tuple[int, ...], ...] = ()
     output_state = 0
+    within_step = False
 
     def __init__(self, cell: Any) -> None:
         self.cell = cell
@@ -63,6 +64,9 @@ class SimpleRNNRule:
         z = h * local[:, None]
         previous = times_transposed(z, self.cell.recurrent_kernel)
         return Pulled((h,), (previous,), times_transposed(z, self.cell.kernel), {}, {"z": z})
+
+    def matrices(self) -> None:
+        """None: one product with the kernel is all a step takes."""
 
     def weight_cotangents(
         self,

@@ -13,6 +13,7 @@ class StackedCellsRule:
     """The rule for a stack of cells, made of the rules of its cells; states and gates stand in the cells' order."""
 
     kind = "StackedRNNCells"
+    within_step = True
 
     def __init__(self, rules: Sequence[CellRule]) -> None:
         self.rules = tuple(rules)
@@ -82,6 +83,9 @@ class StackedCellsRule:
             rights.update({f"cells.{n}.{name}": value for name, value in pulled.rights.items()})
             output = pulled.inputs
         return Pulled(totals, previous, output, read, rights)
+
+    def matrices(self) -> None:
+        """None: each cell passes on what the one above gave."""
 
     def weight_cotangents(
         self,

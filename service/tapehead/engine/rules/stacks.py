@@ -18,6 +18,11 @@ def times_transposed(stack: Tensor, kernel: Any) -> Tensor:
     return tf.reshape(flat, [shape[0], shape[1], kernel.shape[0]])
 
 
+def by_gate(kernel: Tensor, gates: int) -> Tensor:
+    """A kernel (n, gates * units) as each gate's transposed columns: (gates, units, n)."""
+    return tf.transpose(tf.reshape(kernel, [kernel.shape[0], gates, -1]), [1, 2, 0])
+
+
 def gate_seeds(names: Sequence[str], seeds: Mapping[str, Tensor], like: Tensor) -> dict[str, Tensor]:
     """The gates' own cotangents in the shape of `like`, in the kernel's order; 0 where none is seeded."""
     zero = tf.zeros_like(like)

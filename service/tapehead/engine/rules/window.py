@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tapehead.engine.rules.cells import Pulled, Tensor
+from tapehead.engine.rules.cells import Local, Pulled, Tensor
 from tapehead.engine.rules.recurrence import INPUTS, Run, found_by_name, in_rows
 
 
@@ -24,11 +24,13 @@ class Path:
     samples: Tensor
 
 
-def lagged(run: Run, seeds: Mapping[str, Tensor], path: Path, wrt: str) -> Tensor:
+def lagged(run: Run, seeds: Mapping[str, Tensor], path: Path, wrt: str, *, identity: str | None = None) -> Tensor:
     """d of[t] / d wrt[t - lag] for every row: (rows, m, *wrt).
 
     `seeds` holds the rows' cotangents at t by state or gate name, (1 or rows, m, *state). Where a row has fewer than
     `lag` valid timesteps before t, the derivative of a state is with respect to its initial value, any other is 0.
+    `identity` names the state that they are an identity over, where they are and `lag` is at least 1: then the first
+    step back is that state's own derivative, and no product.
     """
     rule, local = run.rule, run.local
     lag, rows = tf.shape(path.times)[0] - 1, tf.shape(path.samples)[0]
@@ -37,22 +39,31 @@ def lagged(run: Run, seeds: Mapping[str, Tensor], path: Path, wrt: str) -> Tenso
         tf.zeros((rows, stack, *shape), run.states[0].dtype) + seeds.get(name, tf.zeros([], run.states[0].dtype))
         for name, shape in zip(rule.states, rule.state_shapes, strict=True)
     )
+    matrices = rule.matrices() if identity is not None else None
     wanted = frozenset([wrt]) & frozenset(rule.gates)
 
+    def step(j: Tensor) -> Local:
+        where = tf.stack([tf.maximum(path.times[j], 0), path.samples], axis=1)
+        return tf.nest.map_structure(lambda value: tf.gather_nd(value, where), local)
+
     def pull(j: Tensor, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, Pulled]:
-        times = path.times[j]
-        where = tf.stack([tf.maximum(times, 0), path.samples], axis=1)
-        here = tf.nest.map_structure(lambda value: tf.gather_nd(value, where), local)
         first = tf.cast(j == 0, cotangents[0].dtype)
         at_gates = {name: value * first for name, value in seeds.items() if name in rule.gates}
-        return times >= 0, rule.pull(here, cotangents, None, at_gates, wanted)
+        return path.times[j] >= 0, rule.pull(step(j), cotangents, None, at_gates, wanted)
 
     def body(j: Tensor, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         there, pulled = pull(j, cotangents)
         moved = (in_rows(there, new, old) for new, old in zip(pulled.previous, cotangents, strict=True))
         return j + 1, tuple(tf.ensure_shape(new, old.shape) for new, old in zip(moved, cotangents, strict=True))
 
-    _, arrived = tf.while_loop(lambda j, *_: j < lag, body, (tf.constant(0), start))
+    first = tf.constant(0)
+    if matrices is not None and identity is not None:
+        own = zip(matrices.of_state(step(first), identity), start, strict=True)
+        start = tuple(tf.ensure_shape(new, old.shape) for new, old in own)
+        first = tf.constant(1)
+    _, arrived = tf.while_loop(lambda j, *_: j < lag, body, (first, start))
+    if wrt in rule.states and not rule.within_step:
+        return arrived[rule.states.index(wrt)]
     there, pulled = pull(lag, arrived)
     found = found_by_name(rule, pulled)[wrt]
     before = arrived[rule.states.index(wrt)] if wrt in rule.states else tf.zeros_like(found)
