@@ -31,7 +31,9 @@ HARM: Mapping[float, Callable[[], object]] = {
 
 
 class Model:
-    def __init__(self, model: keras.Model, name: str, version: int, *, live: bool = False) -> None:
+    def __init__(
+        self, model: keras.Model, name: str, version: int, *, live: bool = False, later: object = None
+    ) -> None:
         self.keras, self.live = model, live
         weights = {weight.path: tuple(weight.shape) for weight in model.weights}
         self.bytes = sum(4 * int(np.prod(shape)) for shape in weights.values())

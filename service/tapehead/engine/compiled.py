@@ -14,6 +14,7 @@ import tensorflow as tf
 from tapehead.engine.graph import AnyCall
 from tapehead.engine.model import Model
 from tapehead.engine.trace import Given
+from tapehead.engine.tuning import Program
 
 Array = Any
 Tensor = Any
@@ -47,12 +48,9 @@ def ran(
     signature = tuple((operand.array.ndim, operand.open_axes) for operand in operands)
     key = (kind, tuple(calls), *(tuple(sorted(part)) for part in arrays[1:]), signature)
 
-    def build() -> Callable[..., Any]:
+    def build() -> Program:
         specs = [_operand_spec(model, operand) for operand in operands]
-        compiled: Callable[..., Any] = tf.function(
-            function, input_signature=[_specs(model, arrays), *specs], autograph=False
-        )
-        return compiled
+        return Program(function, [_specs(model, arrays), *specs], model.later)
 
     run = model.program(key, build)
     tensors = Arrays(*({name: tf.convert_to_tensor(array) for name, array in part.items()} for part in arrays))

@@ -14,6 +14,7 @@ from tapehead.engine.places import Inner, Place, TensorAt, WeightAt
 from tapehead.engine.precision import copy_weights, model_dtype, rebuilt
 from tapehead.engine.probe import Seen, probed
 from tapehead.engine.subclassed import with_graph
+from tapehead.engine.tuning import Later, Program
 from tapehead.operations import Card
 
 _MASKING = (keras.layers.Masking, keras.layers.Embedding)
@@ -23,7 +24,8 @@ class Model:
     """A Keras model whose derivatives can be asked for.
 
     `live` says that its weights may change between calls: a copy in another precision is brought up to date each time.
-    `like` is the model that this one is rebuilt from, whose weights' names it keeps.
+    `like` is the model that this one is rebuilt from, whose weights' names it keeps. `later` runs what may be compiled
+    beside the work (see `tuning`).
 
     Raises:
         UnsupportedModel: the model has no graph of layers, or does not compute here what it computes in Keras.
@@ -32,14 +34,21 @@ class Model:
     seen: Seen
 
     def __init__(
-        self, keras_model: Any, name: str, version: int = 1, *, live: bool = False, like: Model | None = None
+        self,
+        keras_model: Any,
+        name: str,
+        version: int = 1,
+        *,
+        live: bool = False,
+        like: Model | None = None,
+        later: Later | None = None,
     ) -> None:
         keras_model = with_graph(keras_model)
         self.keras = keras_model
-        self.live = live
+        self.live, self.later = live, later
         self.graph: Graph = flatten(keras_model)
         self.dtype, uniform = model_dtype(keras_model)
-        self._programs: dict[Hashable, Callable[..., Any]] = {}
+        self._programs: dict[Hashable, Program] = {}
         self.places: dict[str, Place] = named_places(self.graph)
         own_weights = named_weights(self.graph)
         self.weights: dict[str, Any] = dict(
@@ -48,7 +57,7 @@ class Model:
         self._weight_places = {name: WeightAt(variable) for name, variable in self.weights.items()}
         self.masked_by = _masked_by(self.graph)
         self.padding = _padding(self.graph)
-        native = self if uniform else Model(rebuilt(keras_model, self.dtype), name, version, like=self)
+        native = self if uniform else Model(rebuilt(keras_model, self.dtype), name, version, like=self, later=later)
         self._variants: dict[str, Model] = {self.dtype: native}
         self.seen = probed(self.graph, keras_model, self.dtype) if uniform else native.seen
         self.card: Card = describe(self, name, version)
@@ -86,7 +95,7 @@ class Model:
         return self._variants["apart"]
 
     def _rebuilt(self, dtype: str) -> Model:
-        return Model(rebuilt(self.keras, dtype), self.card.name, self.card.version, like=self)
+        return Model(rebuilt(self.keras, dtype), self.card.name, self.card.version, like=self, later=self.later)
 
     def place(self, name: str) -> Place:
         """Where the point of that canonical name lies."""
@@ -95,7 +104,7 @@ class Model:
         weight = name if name in self.weights else name.rpartition(".")[0]
         return self._weight_places[weight]
 
-    def program(self, key: Hashable, build: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+    def program(self, key: Hashable, build: Callable[[], Program]) -> Program:
         """The compiled function kept under `key`, built the first time."""
         if key not in self._programs:
             self._programs[key] = build()

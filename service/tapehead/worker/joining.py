@@ -30,7 +30,8 @@ def groups(jobs: Sequence[Job]) -> list[list[int]]:
 
 
 def joined(jobs: Sequence[Job]) -> Job:
-    """One job with the samples of all."""
+    """One job with the samples of all, and copies of the first behind them up to a power of two: few batch sizes come
+    again and again, and what comes again is compiled for its size."""
     requests = [job.request for job in jobs]
     request = Request(
         _stacked([request.inputs for request in requests]),
@@ -66,7 +67,12 @@ def _of_weights(request: Request) -> bool:
 
 
 def _stacked(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: _filled(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+
+
+def _filled(array: Array) -> Array:
+    missing = (1 << (len(array) - 1).bit_length()) - len(array)
+    return np.concatenate([array, np.repeat(array[:1], missing, axis=0)]) if missing else array
 
 
 def _part(result: Result, rows: slice, together: int) -> Result:

@@ -11,6 +11,7 @@ import importlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib.metadata import entry_points
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import tensorflow as tf
 
 from tapehead.errors import Deadline, Internal, OutOfMemory, TapeheadError, UnknownOperation
-from tapehead.operations import Card, Result
+from tapehead.operations import Card, Result, Sink
 from tapehead.residency import device, screening
 from tapehead.residency.residents import Residents
 from tapehead.worker import joining
@@ -51,7 +52,10 @@ class Station:
         self._device = device.claim(settings, own_process=own_process)
         _register_cells(settings.imports)
         self._engine: Any = importlib.import_module(settings.engine)
+        self._grown: frozenset[str] = getattr(self._engine, "GROWN", frozenset())
         self._live, self._clock = dict(live or {}), clock
+        # Compiles beside the work, in a process of its own alone: a notebook's processor is not ours to take.
+        self._beside = ThreadPoolExecutor(1, "tapehead-compiling") if own_process else None
         budget = settings.budget_bytes or self._device.budget_bytes
         self._residents: Residents[Any] = Residents(self._open, _weigh, budget)
 
@@ -68,10 +72,16 @@ class Station:
         """Gives the model's memory back."""
         self._residents.evict((name, version))
 
-    def run(self, jobs: Sequence[Job]) -> list[Answer]:
-        """One answer a job, in order; those that differ in their samples alone share a call of the device."""
-        answers: dict[int, Answer] = {}
-        for places in joining.groups(jobs):
+    def run(self, jobs: Sequence[Job], sinks: Sequence[Sink | None] = ()) -> list[Answer]:
+        """One answer a job, in order; those that differ in their samples alone share a call of the device.
+
+        A job with a sink runs alone, and fills it where the engine can.
+        """
+        grown = {place: sink for place, sink in enumerate(sinks) if sink is not None}
+        answers = {place: self._answer(jobs[place], sink) for place, sink in grown.items()}
+        others = [place for place in range(len(jobs)) if place not in grown]
+        for group in joining.groups([jobs[place] for place in others]):
+            places = [others[number] for number in group]
             answers.update(zip(places, self._answers([jobs[place] for place in places]), strict=True))
         return [answers[place] for place in range(len(jobs))]
 
@@ -92,23 +102,24 @@ class Station:
     def _expired(self, job: Job) -> bool:
         return job.deadline is not None and self._clock() > job.deadline
 
-    def _answer(self, job: Job) -> Answer:
+    def _answer(self, job: Job, sink: Sink | None = None) -> Answer:
         try:
-            return self._result(job)
+            return self._result(job, sink)
         except TapeheadError as error:
             return error
         except Exception as error:  # whatever one request brings up, the next one finds a worker
             log.exception("request %s: %s of %s failed", job.id, job.operation, job.model.name)
             return Internal(f"{job.operation} failed: {type(error).__name__}; the server's log has it")
 
-    def _result(self, job: Job) -> Result:
+    def _result(self, job: Job, sink: Sink | None = None) -> Result:
         if job.operation not in self._engine.OPERATIONS:
             raise UnknownOperation(f"no operation {job.operation!r}; built here: {', '.join(self._engine.OPERATIONS)}")
         began = self._clock()
         if self._expired(job):
             raise Deadline("the deadline passed before the request's turn came")
         with self._on_device(job.operation), self._residents.using(job.model) as model:
-            result: Result = self._engine.OPERATIONS[job.operation](model, job.request)
+            into = () if sink is None or job.operation not in self._grown else (sink,)
+            result: Result = self._engine.OPERATIONS[job.operation](model, job.request, *into)
         timings = {**result.meta.get("timings", {}), "compute": self._clock() - began}
         return dataclasses.replace(result, meta={**result.meta, "device": self._device.name, "timings": timings})
 
@@ -131,7 +142,19 @@ class Station:
     def _open(self, ref: ModelRef) -> Any:
         if ref.path is None:
             return self._engine.Model(self._live[ref.name], ref.name, ref.version, live=True)
-        return self._engine.Model(screening.load_keras(ref.path), ref.name, ref.version)
+        later = None if self._beside is None else self._compile_later
+        return self._engine.Model(screening.load_keras(ref.path), ref.name, ref.version, later=later)
+
+    def _compile_later(self, work: Callable[[], None]) -> None:
+        assert self._beside is not None
+        self._beside.submit(self._compiled, work)
+
+    def _compiled(self, work: Callable[[], None]) -> None:
+        try:
+            with tf.device(self._device.place):
+                work()
+        except Exception:  # compiling is never needed: what it was for goes on as before
+            log.exception("compiling beside the work failed")
 
 
 def _weigh(ref: ModelRef) -> int:
