@@ -14,6 +14,7 @@ from tapehead.engine.prepared import Prepared, Target
 from tapehead.engine.programs import hvp_program, jvp_program, spike_program, wave_program
 from tapehead.engine.seeds import filled, stored_times
 from tapehead.engine.states import taken
+from tapehead.engine.sweep import reached_from
 from tapehead.errors import NotDifferentiable
 from tapehead.operations import Request, Result
 from tapehead.operations.plans import pair_name, texts
@@ -50,15 +51,15 @@ def hvp(model: Model, request: Request) -> Result:
     tangents = request.parameters["tangent"]
 
     def products(prepared: Prepared, of: Target, wrts: Sequence[Target]) -> list[tuple[Array, bool]]:
-        _twice_differentiable(prepared)
+        _twice_differentiable(prepared, wrts)
         return [_second(prepared, of, wrt, tangents[wrt.text]) for wrt in wrts]
 
     return _every_pair(model, request, products, "tangent", side="wrt", route="reverse over reverse")
 
 
-def _twice_differentiable(prepared: Prepared) -> None:
+def _twice_differentiable(prepared: Prepared, wrts: Sequence[Target]) -> None:
     """Refuses layers whose second derivative TensorFlow gets wrong: `tf.nn.moments` stops a gradient within them."""
-    for call in prepared.calls:
+    for call in reached_from(prepared.calls, [wrt.place for wrt in wrts]):
         if type(call.layer).__name__ in ("GroupNormalization", "Moments", "SpectralNormalization"):
             raise NotDifferentiable(
                 f"layer {call.name!r} ({type(call.layer).__name__}) has no right second derivative in TensorFlow; "

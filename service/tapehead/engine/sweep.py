@@ -68,7 +68,7 @@ def sweep(made: Trace, calls: Sequence[AnyCall], source: Source, reads: Sequence
     `keep` says what is not summed over with respect to a weight: (m, *weight), behind the batch where that is kept.
     """
     found = Found(source, keep)
-    wanted = _needed(calls, reads)
+    wanted = reached_from(calls, reads)
     if isinstance(source.place, TensorAt):
         found.add(source.place.tensor, source.cotangents)
     if isinstance(source.place, Initial) and (fed := made.fed(source.place)) is not None:
@@ -137,7 +137,7 @@ def gate_values(made: Trace, place: Gate) -> Tensor:
     return values if run.valid is None else values * tf.cast(run.valid, values.dtype)[..., None]
 
 
-def _needed(calls: Sequence[AnyCall], reads: Sequence[Place]) -> set[AnyCall]:
+def reached_from(calls: Sequence[AnyCall], reads: Sequence[Place]) -> set[AnyCall]:
     """The calls through which something read can be reached."""
     tensors = {place.tensor for place in reads if isinstance(place, TensorAt)}
     owners = {place.call for place in reads if isinstance(place, Inner)}

@@ -156,22 +156,28 @@ def _run_recurrence(made: Trace, call: Recurrence) -> None:
     made.put(call.outputs[0], outputs)
     for tensor, state in zip(call.outputs[1:], run.final, strict=False):
         made.put(tensor, state)
-    if made.given.held is None and mask is not None:
-        made.masks[call.name] = mask
-        if sequences:
-            made.masks[call.outputs[0]] = mask
+    if made.given.held is None:
+        carried = made.masks.get(call.sequence)
+        made.masks.update({} if mask is None else {call.name: mask})
+        made.masks.update({call.outputs[0]: carried} if sequences and carried is not None else {})
 
 
 def _recurrent_mask(made: Trace, call: Recurrence) -> Tensor | None:
-    """Which timesteps the layer runs: a mask given to its call takes the place of the sequence's own."""
+    """Which timesteps the layer runs.
+
+    A mask given to the call takes the place of the sequence's own. Keras hands that one on only to a layer whose
+    sequence is its one argument: fed with initial states it runs all timesteps, but for those beyond the lengths.
+    """
     if made.given.held is not None:
         return made.given.held.get(call.name)
-    mask = made.masks.get(call.sequence)
-    if call.mask is None:
-        return mask
-    explicit = tf.cast(made.values[call.mask], tf.bool)
-    bound = mask is not None and made.given.lengths_of(call.sequence) is not None
-    return mask & explicit if bound else explicit
+    if call.mask is None and call.initial is None:
+        return made.masks.get(call.sequence)
+    lengths = made.given.lengths_of(call.sequence)
+    explicit = None if call.mask is None else tf.cast(made.values[call.mask], tf.bool)
+    if lengths is None:
+        return explicit
+    within = tf.sequence_mask(lengths, tf.shape(made.values[call.sequence])[1])
+    return within if explicit is None else within & explicit
 
 
 def _initial_states(made: Trace, call: Recurrence) -> tuple[Tensor, ...]:

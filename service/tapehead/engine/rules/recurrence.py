@@ -177,7 +177,9 @@ def back(run: Run, stack: Tensor, seeds: Seeds, reads: frozenset[str], *, weight
         arrays = [array.write(time, found[name]) for array, name in zip(arrays, names, strict=True)]
         return time - 1, tuple(map(_shaped, previous, cotangents)), carried, arrays
 
-    _, first, _, arrays = tf.while_loop(lambda time, *_: time >= 0, body, (timesteps - 1, start, carried, arrays))
+    # What stays unwritten, after the last seeded timestep, reads 0: exactly, even where a later state is not finite.
+    latest = _latest(seeds, timesteps)
+    _, first, _, arrays = tf.while_loop(lambda time, *_: time >= 0, body, (latest, start, carried, arrays))
     values = {name: array.stack() for name, array in zip(names, arrays, strict=True)}
     rights = {name.removeprefix(RIGHTS): value for name, value in values.items() if name.startswith(RIGHTS)}
     return Adjoint(values, values[INPUTS], first, rights)
@@ -196,6 +198,14 @@ def found_by_name(rule: CellRule, pulled: Pulled) -> dict[str, Tensor]:
     """What a step found, by state and gate name; the inputs' under INPUTS, the rights behind RIGHTS."""
     rights = {RIGHTS + name: value for name, value in pulled.rights.items()}
     return {**dict(zip(rule.states, pulled.totals, strict=True)), **pulled.gates, INPUTS: pulled.inputs, **rights}
+
+
+def _latest(seeds: Seeds, timesteps: Tensor) -> Tensor:
+    """The last run time at which anything is seeded."""
+    spikes = [seed for seed in seeds.points.values() if isinstance(seed, Spike)]
+    if seeds.output is not None or seeds.final or len(spikes) < len(seeds.points):
+        return timesteps - 1
+    return tf.reduce_max([tf.reduce_max(spike.times) for spike in spikes])
 
 
 def _right_shapes(rule: CellRule, local: Local, start: tuple[Tensor, ...], seeds: Seeds) -> dict[str, Any]:
