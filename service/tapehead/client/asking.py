@@ -12,7 +12,7 @@ import numpy as np
 from tapehead.client.answers import Answer
 from tapehead.client.calls import MSGPACK, Flow, Manner, Received, exchange, get, model_path, post
 from tapehead.client.lengthwise import Part, apart, together
-from tapehead.errors import LengthsUnsupported, TapeheadError, Unreachable
+from tapehead.errors import BadShape, LengthsUnsupported, TapeheadError, Unreachable
 from tapehead.operations import Request
 from tapehead.wire.messages import decode_reply, encode_request
 from tapehead.wire.plain import Bytes, decode
@@ -67,11 +67,15 @@ def ask(subject: Subject, operation: str, request: Request, manner: Manner) -> F
     """The answer to a request; where the model cannot take lengths, put together from one request a length."""
     try:
         return (yield from _ask_once(subject, operation, request, manner))
-    except LengthsUnsupported:
+    except LengthsUnsupported as refused:
         parts = apart(request)
         if not parts:
             raise
-        answers = yield from _ask_each(subject, operation, parts, manner)
+        try:
+            answers = yield from _ask_each(subject, operation, parts, manner)
+        except BadShape:
+            # The model takes no other number of timesteps: what was asked cannot be had in parts either.
+            raise refused from None
         timesteps = next(array.shape[1] for array in request.inputs.values())
         answer = together(parts, answers, timesteps, subject.last_timesteps)
         if answer is None:
