@@ -10,13 +10,14 @@ IMAGE ?= tapehead:cpu
 IMAGE_FLAGS ?=
 ARGS ?=
 
-.PHONY: help demo test check serve format lock image clean
+.PHONY: help demo test test-slow check serve format lock image clean
 
 help:
 	@echo "make demo     set up and run the main job: derivatives of trained models, fetched from a real server"
-	@echo "make test     set up and run the tests (ARGS='-m \"not slow\"' for fewer)"
+	@echo "make test     set up and run the tests (make test-slow: those that take many seconds each)"
 	@echo "make check    lint, types, layers"
 	@echo "make serve    set up and serve a folder of models (ARGS=models/) or the demo's"
+	@echo "make bench    set up and measure ours and its peers in one run (ARGS='--quick', ARGS='--only jacobian-lstm')"
 	@echo "make format   rewrite the code in the house's layout"
 	@echo "make lock     pin the requirements anew"
 	@echo "make image    build the container image $(IMAGE)"
@@ -29,12 +30,19 @@ serve: $(VENV)/server.stamp
 	@$(RUN) -m tapehead serve $(ARGS)
 
 test: $(VENV)/dev.stamp
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/dev.stamp
+	$(RUN) -m pytest -m slow $(ARGS)
 
 check: $(VENV)/dev.stamp
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	$(RUN) -m pytest -q tests/test_layers.py
+
+bench: $(VENV)/bench.stamp
+	@$(RUN) -m benchmarks.run $(ARGS)
+	@$(if $(ARGS),,$(RUN) -m benchmarks.serve)
 
 format: $(VENV)/dev.stamp
 	$(RUN) -m ruff check --fix .
@@ -53,7 +61,7 @@ $(RUN):
 	exit 1
 
 $(VENV)/server.stamp: requirements/server.txt pyproject.toml | $(RUN)
-	@echo "[2/3] installing the pinned requirements (about 300 MB to fetch the first time, most of it TensorFlow)"
+	@echo "[2/3] installing the pinned requirements (about 340 MB to fetch the first time, most of it TensorFlow)"
 	@$(INSTALL) --require-hashes -r requirements/server.txt
 	@echo "[3/3] installing tapehead itself"
 	@$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
@@ -66,9 +74,15 @@ $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(RUN)
 	@$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# One resolution for every Python and system; where the lists overlap they agree.
+# The peers are not pinned: they are wanted as they are today, and their versions stand in the results.
+$(VENV)/bench.stamp: $(VENV)/dev.stamp
+	@echo "installing the peers: PyTorch, JAX and Captum"
+	@$(INSTALL) --quiet --no-build-isolation --editable '.[bench]'
+	@touch $@
+
+# One resolution for every Python and system, with one version of each wherever one will do; the lists agree.
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes \
-	--no-emit-index-url --no-annotate --group build pyproject.toml
+	--no-emit-index-url --no-annotate --fork-strategy fewest --group build pyproject.toml
 
 lock: | $(RUN)
 	@test -x $(VENV)-lock/bin/uv || { $(RUN) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet uv; }

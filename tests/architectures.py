@@ -52,6 +52,45 @@ class TwoStateCell(layers.Layer):
         return {**super().get_config(), **own}
 
 
+@keras.saving.register_keras_serializable("tapehead_tests")
+class ContraryCell(layers.Layer):
+    """A cell with two states, named by itself, that gives out the second or something apart, and starts from ones.
+
+    slow' = (slow + fast) / 2, fast' = tanh(W [x, slow, fast]); out = fast' or 2 fast'.
+    """
+
+    def __init__(self, units: int, apart: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units, self.apart = units, apart
+        self.state_size, self.output_size = [units, units], units
+
+    def build(self, input_shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(input_shape[-1] + 2 * self.units, self.units), name="kernel")
+
+    def call(self, inputs: Any, states: Any) -> Any:
+        slow, fast = states
+        after = keras.ops.tanh(keras.ops.concatenate([inputs, slow, fast], -1) @ self.kernel)
+        return (2 * after if self.apart else after), [(slow + fast) / 2, after]
+
+    def get_initial_state(self, batch_size: Any = None) -> list[Any]:
+        return [keras.ops.ones((batch_size, self.units), self.compute_dtype)] * 2
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units, "apart": self.apart}
+
+
+@keras.saving.register_keras_serializable("tapehead_tests")
+class Unmasked(layers.Flatten):
+    """Flattens, and ends the mask without Keras's warning that it does."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def compute_mask(self, *_: Any, **__: Any) -> None:
+        return None
+
+
 def f64(kind: Callable[..., Any]) -> Callable[..., Any]:
     """A layer's class, made in float64."""
     return lambda *args, **kwargs: kind(*args, dtype="float64", **kwargs)
@@ -67,7 +106,8 @@ Dense, TimeDistributed, LayerNormalization = (
 Masking, Embedding = f64(layers.Masking), f64(layers.Embedding)
 Concatenate, Add, GlobalAveragePooling1D = f64(layers.Concatenate), f64(layers.Add), f64(layers.GlobalAveragePooling1D)
 SimpleRNNCell, GRUCell, LSTMCell = f64(layers.SimpleRNNCell), f64(layers.GRUCell), f64(layers.LSTMCell)
-StackedRNNCells, TwoState = f64(layers.StackedRNNCells), f64(TwoStateCell)
+StackedRNNCells, TwoState, Contrary = f64(layers.StackedRNNCells), f64(TwoStateCell), f64(ContraryCell)
+Dropout = f64(layers.Dropout)
 
 SEQUENCE = {"return_sequences": True}
 
@@ -133,6 +173,50 @@ def bidirectional(merge_mode: str | None, layer: Any) -> Any:
         series = keras.Input((None, FEATURES), dtype="float64", name="series")
         return keras.Model(series, Bidirectional(layer, merge_mode=None, name="bi")(series))
     return chain(Bidirectional(layer, merge_mode=merge_mode, name="bi"), head())
+
+
+def deep() -> Any:
+    """A model in a model in a model; in the middle a Bidirectional of stacked cells."""
+    inner = keras.Sequential(
+        [
+            keras.Input((None, FEATURES), dtype="float64"),
+            Bidirectional(RNN(StackedRNNCells([GRUCell(2), Contrary(2)]), **SEQUENCE), name="bi"),
+        ],
+        name="inner",
+    )
+    middle_input = keras.Input((None, FEATURES), dtype="float64", name="middle_input")
+    middle = keras.Model(middle_input, LSTM(2, name="lstm", **SEQUENCE)(inner(middle_input)), name="middle")
+    series = keras.Input((None, FEATURES), dtype="float64", name="series")
+    return keras.Model(series, SimpleRNN(2, name="rnn")(middle(series)))
+
+
+def turned_bidirectional() -> Any:
+    """A Bidirectional whose first direction runs backwards, with a backward layer of another kind."""
+    return chain(
+        Bidirectional(
+            LSTM(2, go_backwards=True, **SEQUENCE),
+            backward_layer=GRU(2, name="other", **SEQUENCE),
+            name="bi",
+        ),
+        head(),
+    )
+
+
+def masked_then_flattened(*recurrent: Any) -> Any:
+    """What a recurrent layer gives out at masked timesteps is read, for the mask ends here."""
+    series = keras.Input((5, FEATURES), dtype="float64", name="series")
+    return keras.Sequential([series, mask(), *recurrent, f64(Unmasked)(name="flat"), head()])
+
+
+def masked_encoder_decoder() -> Any:
+    """An encoder of masked timesteps, whose states start a decoder of words."""
+    source = keras.Input((None, FEATURES), dtype="float64", name="source")
+    target = keras.Input((None,), dtype="int32", name="target")
+    _, h = GRU(3, name="encoder", return_state=True)(mask()(source))
+    decoded = GRU(3, name="decoder", **SEQUENCE)(
+        Embedding(WORDS, 2, mask_zero=True, name="embedding")(target), initial_state=h
+    )
+    return keras.Model([source, target], Dense(2, name="head")(decoded))
 
 
 Builder = Callable[[], Any]
@@ -215,20 +299,48 @@ EMBEDDED: dict[str, Builder] = {
         Bidirectional(GRU(2, **SEQUENCE), name="bi"), LSTM(2, name="lstm"), head()
     ),
 }
+ODD: dict[str, Builder] = {
+    "contrary_cell": lambda: chain(RNN(Contrary(2), name="rnn", **SEQUENCE), head()),
+    "contrary_cell_apart": lambda: chain(RNN(Contrary(2, apart=True), name="rnn"), head()),
+    "deep": deep,
+    "turned_bidirectional": turned_bidirectional,
+    "odd_name": lambda: chain(LSTM(2, name="a.b", **SEQUENCE), GRU(2, name="über layer"), head()),
+    "unrolled": lambda: keras.Sequential(
+        [keras.Input((5, FEATURES), dtype="float64", name="series"), LSTM(2, name="lstm", unroll=True), head()]
+    ),
+    "dropout": lambda: chain(
+        Dropout(0.5), LSTM(2, name="lstm", dropout=0.5, recurrent_dropout=0.5, **SEQUENCE), Dropout(0.5), head()
+    ),
+}
+ODDLY_MASKED: dict[str, Builder] = {
+    "masked_then_flattened": lambda: masked_then_flattened(LSTM(2, name="lstm", **SEQUENCE)),
+    "masked_bidirectional_then_flattened": lambda: masked_then_flattened(Bidirectional(GRU(2, **SEQUENCE), name="bi")),
+    "masked_backwards_then_flattened": lambda: masked_then_flattened(
+        LSTM(2, name="lstm", go_backwards=True, zero_output_for_mask=True, **SEQUENCE)
+    ),
+    "masked_stack_after_backwards": lambda: chain(
+        mask(), GRU(2, name="gru", go_backwards=True, **SEQUENCE), LSTM(2, name="lstm"), head()
+    ),
+    "masked_average": lambda: chain(
+        mask(), LSTM(2, name="lstm", **SEQUENCE), LayerNormalization(name="norm"), GlobalAveragePooling1D(name="mean")
+    ),
+    "masked_encoder_decoder": masked_encoder_decoder,
+}
 SEVERAL_INPUTS: dict[str, Builder] = {"encoder_decoder": encoder_decoder}
-ARCHITECTURES = SINGLE | CELLS | DIRECTIONS | STACKS | MASKED | EMBEDDED | SEVERAL_INPUTS
+ARCHITECTURES = SINGLE | CELLS | DIRECTIONS | STACKS | MASKED | EMBEDDED | ODD | ODDLY_MASKED | SEVERAL_INPUTS
 
 
 def build(name: str, seed: int = 0) -> Any:
     """The architecture of that name, its weights drawn afresh."""
-    return with_random_weights(ARCHITECTURES[name](), seed)
+    return with_random_weights((ARCHITECTURES | AROUND)[name](), seed)
 
 
 def with_random_weights(model: Any, seed: int = 0) -> Any:
     """The same model with weights of variance about 1/fan-in, and biases that matter."""
     rng = np.random.default_rng(seed)
     drawn = [rng.normal(0, 1 / np.sqrt(max(1, w.shape[0] if w.ndim > 1 else 4)), w.shape) for w in model.get_weights()]
-    model.set_weights(drawn)
+    variances = [variable.name == "moving_variance" for variable in model.weights]
+    model.set_weights([0.5 + np.abs(w) if is_variance else w for w, is_variance in zip(drawn, variances, strict=True)])
     return model
 
 
@@ -250,3 +362,106 @@ def masked(inputs: dict[str, np.ndarray], valid: Sequence[Sequence[int]]) -> dic
         name: np.where(keep if x.ndim == 2 else keep[..., None], x, 0 if x.dtype.kind == "i" else -1.0)
         for name, x in inputs.items()
     }
+
+
+# ------------------------------------------------------------------------- what may stand around, before and between them
+
+
+def series_input(name: str = "series", timesteps: int | None = None) -> Any:
+    return keras.Input((timesteps, FEATURES), dtype="float64", name=name)
+
+
+def attention() -> Any:
+    """One recurrent layer looks at another: plain attention, several heads of it, and a residual path around."""
+    series = series_input()
+    seen = GRU(4, name="gru", **SEQUENCE)(series)
+    asking = SimpleRNN(4, name="rnn", **SEQUENCE)(series)
+    read = f64(layers.Attention)(name="attention")([asking, seen])
+    heads = f64(layers.MultiHeadAttention)(2, 4, name="heads")(asking, read)
+    joined = LayerNormalization(name="norm")(Add(name="added")([asking, heads]))
+    return keras.Model(series, Dense(2, activation="softmax", name="head")(joined))
+
+
+def convolution() -> Any:
+    """Convolutions and pooling over time, before and after a recurrent layer, and one more after those."""
+    return chain(
+        f64(layers.Conv1D)(3, 2, padding="causal", activation="tanh", name="conv"),
+        LSTM(3, name="lstm", **SEQUENCE),
+        f64(layers.AveragePooling1D)(2, strides=1, name="pool"),
+        f64(layers.Conv1D)(2, 2, name="conv_2"),
+        GRU(2, name="gru", **SEQUENCE),
+        f64(layers.GlobalMaxPooling1D)(name="most"),
+        head(),
+    )
+
+
+def shared() -> Any:
+    """One recurrent layer over two inputs in turn, and its two ends compared."""
+    left, right = series_input("left"), series_input("right")
+    twice = GRU(3, name="shared")
+    ends = [twice(left), twice(right)]
+    far = f64(layers.Subtract)(name="far")(ends)
+    return keras.Model([left, right], Dense(2, activation="sigmoid", name="head")(far))
+
+
+def shared_in_turn() -> Any:
+    """One layer applied to what it gave out itself, the second time with its own final states."""
+    series = series_input()
+    again = LSTM(FEATURES, name="again", return_state=True, **SEQUENCE)
+    first, h, c = again(series)
+    second, *_ = again(first, initial_state=[h, c])
+    mix = Dense(2, activation="tanh", name="mix")
+    return keras.Model(series, mix(mix(second)))
+
+
+def shared_model() -> Any:
+    """A recurrent model used twice inside another."""
+    inner = keras.Sequential([series_input("inner"), LSTM(2, name="lstm"), Dense(2, name="out")], name="encoder")
+    left, right = series_input("left"), series_input("right")
+    joined = f64(layers.Multiply)(name="product")([inner(left), inner(right)])
+    return keras.Model([left, right], head()(joined))
+
+
+def autoencoder() -> Any:
+    """What a whole sequence leaves behind, repeated and unfolded again."""
+    return chain(
+        LSTM(3, name="lstm"),
+        f64(layers.RepeatVector)(3, name="again"),
+        GRU(2, name="gru", **SEQUENCE),
+        TimeDistributed(Dense(2, activation="softplus"), name="each"),
+    )
+
+
+def bidirectional_encoder() -> Any:
+    """A bidirectional encoder whose four final states are joined into the decoder's initial states."""
+    source, target = series_input("source"), series_input("target")
+    _, h, c, back_h, back_c = Bidirectional(LSTM(2, return_state=True), name="encoder")(source)
+    states = [Concatenate(name="join_h")([h, back_h]), Concatenate(name="join_c")([c, back_c])]
+    decoded = LSTM(4, name="decoder", **SEQUENCE)(target, initial_state=states)
+    return keras.Model([source, target], TimeDistributed(Dense(2, activation="softmax"), name="each")(decoded))
+
+
+def normalised() -> Any:
+    """Normalisations, merges and gates of other layers' making, with a skip around them all."""
+    series = series_input()
+    states = GRU(3, name="gru", **SEQUENCE)(series)
+    scaled = f64(layers.BatchNormalization)(name="batch_norm")(states)
+    door = Dense(3, activation="sigmoid", name="door")(series)
+    passed = f64(layers.Multiply)(name="passed")([LayerNormalization(name="norm")(scaled), door])
+    mean = f64(layers.Average)(name="mean")([states, passed])
+    last = SimpleRNN(2, name="rnn")(f64(layers.Activation)("softsign", name="bent")(mean))
+    flat = f64(layers.Flatten)(name="flat")(f64(layers.RepeatVector)(2, name="twice")(last))
+    return keras.Model(series, Concatenate(name="joined")([head()(last), flat]))
+
+
+AROUND: dict[str, Builder] = {
+    "attention": attention,
+    "convolution": convolution,
+    "shared": shared,
+    "shared_in_turn": shared_in_turn,
+    "shared_model": shared_model,
+    "autoencoder": autoencoder,
+    "bidirectional_encoder": bidirectional_encoder,
+    "normalised": normalised,
+}
+"""Not among `ARCHITECTURES`, which are compared with central differences too."""

@@ -32,7 +32,7 @@ HARM: Mapping[float, Callable[[], object]] = {
 
 class Model:
     def __init__(
-        self, model: keras.Model, name: str, version: int, *, live: bool = False, later: object = None
+        self, model: keras.Model, name: str, version: int, *, live: bool = False, later: object = None,  # noqa: ARG002 - the engine's own compiles with it
     ) -> None:
         self.keras, self.live = model, live
         weights = {weight.path: tuple(weight.shape) for weight in model.weights}

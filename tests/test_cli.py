@@ -23,6 +23,7 @@ TEXTS = {
     "allow_anonymous": ("true", True),
     "body_limit": ("1MiB", 2**20),
     "answer_limit": ("2GB", 2 * 10**9),
+    "stream_threshold": ("64MiB", 2**26),
     "deadline": ("1.5", 1.5),
     "graceful": ("2", 2.0),
     "keep_alive": ("3", 3.0),

@@ -19,7 +19,7 @@ import pytest
 
 import tapehead
 
-pytestmark = [pytest.mark.container, pytest.mark.slow]
+pytestmark = pytest.mark.container
 
 ENGINE = shutil.which("podman") or shutil.which("docker") or "podman"
 HARDENED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")

@@ -1,6 +1,7 @@
 """`Client(models=…)`: the server's own application in this process, over live models and over a folder."""
 
 import asyncio
+import functools
 import subprocess
 import sys
 import threading
@@ -10,7 +11,15 @@ import numpy as np
 import pytest
 
 import tapehead
-from tapehead.errors import BadShape, LengthsUnsupported, UnknownModel, UnknownOperation, UnknownPoint
+from tapehead.errors import (
+    AnswerTooLarge,
+    BadParameter,
+    BadShape,
+    LengthsUnsupported,
+    UnknownModel,
+    UnknownOperation,
+    UnknownPoint,
+)
 
 RAGGED = [
     np.random.default_rng(seed).normal(size=(length, 2)).astype(np.float32) for seed, length in enumerate((5, 3, 5))
@@ -168,3 +177,66 @@ def test_a_process_that_forgets_to_close_its_client_still_ends():
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "(1, 1, 3)" in ran.stdout
+
+
+# -- dry runs ----------------------------------------------------------------------------------------------------------
+
+ASKED = [
+    ("infer", {}),
+    ("states", {"points": ["lstm.h", "bi.forward.update_gate[-2:]"], "final_states": True}),
+    ("jacobian", {"of": "lstm.h[-1]", "wrt": "inputs"}),
+    ("jacobian", {"of": "lstm.h", "wrt": ["lstm.h.initial[0]", "inputs[2]"]}),
+    ("jacobian", {"of": "lstm.h", "wrt": "lstm.h.initial[0]"}),
+    ("jacobian", {"of": "lstm.h", "wrt": "lstm/kernel.forget_gate"}),
+    ("jacobian", {"of": "lstm.h", "wrt": "lstm.c", "lag": 2}),
+    ("jacobian", {"of": "lstm.h", "wrt": "inputs", "lag": 1}),
+    ("jacobian", {"of": "lstm.h", "wrt": "bi", "lag": 1}),
+    ("jacobian", {"of": "lstm.h", "wrt": "lstm.h", "reduce": "norm"}),
+    ("jacobian", {"of": "lstm.h", "wrt": "inputs", "reduce": "singular_values", "precision": "float64"}),
+    ("vjp", {"of": "lstm.h[-1]", "wrt": ["inputs", "lstm/bias"]}),
+    ("vjp", {"of": "lstm.h[-1]", "wrt": "inputs", "cotangent": np.ones((4, 2, 3))}),
+    ("jvp", {"of": "lstm.h", "wrt": "inputs", "tangent": np.ones((4, 2, 5, 2))}),
+    ("hvp", {"of": "outputs", "wrt": "inputs", "tangent": np.ones((2, 5, 2))}),
+    ("check", {"of": "lstm.h[-1]", "wrt": "inputs"}),
+    ("saliency", {"target": "outputs[argmax]"}),
+    ("saliency", {"target": "outputs", "method": "integrated_gradients", "n_steps": 3}),
+]
+
+
+@pytest.mark.parametrize(("operation", "parameters"), ASKED, ids=lambda value: str(value)[:70])
+def test_a_dry_run_tells_shapes_axes_bytes_and_route_of_the_real_answer(client, operation, parameters):
+    model = client.model("plain")
+    dry = model.ask(operation, X, dry_run=True, **parameters)
+    real = model.ask(operation, X, **parameters)
+    assert list(dry.tensors) == list(real.tensors)
+    assert dry.axes == real.axes
+    for name, array in real.tensors.items():
+        assert (dry.tensors[name].shape, dry.tensors[name].dtype) == (array.shape, array.dtype)
+    assert dry.meta["bytes"] == sum(array.nbytes for array in real.tensors.values())
+    assert (dry.meta["route"], dry.meta["precision"]) == (real.meta["route"], real.meta["precision"])
+    assert dry.meta["dry_run"] is True
+    assert dry.meta["flops"] > 0
+    assert dry.meta["seconds"] > 0
+
+
+def test_every_operation_is_tried_dry(client):
+    assert {operation for operation, _ in ASKED} == {"infer", *client.model("plain").operations}
+
+
+def test_a_dry_run_holds_no_numbers_and_says_so(client, tmp_path):
+    dry = client.model("plain").jacobian(X, of="lstm.h", wrt="inputs", dry_run=True)
+    assert "float32 (2, 5, 3, 5, 2)" in repr(dry)
+    assert "not computed, a dry run: 1,200 bytes by the route reverse" in repr(dry)
+    save = functools.partial(dry.save, tmp_path / "dry.npz")
+    for use in (lambda: dry.value, dry.plot, save, lambda: dry.final_states):
+        with pytest.raises(BadParameter, match="a dry run computes no numbers"):
+            use()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_answer_over_the_limit_can_be_tried_dry_and_is_refused_with_three_ways_to_ask_for_less(client):
+    model, long = client.model("plain"), np.zeros((1, 6000, 2), np.float32)
+    dry = model.jacobian(long, of="lstm.h", wrt="lstm.h", dry_run=True)
+    assert dry.meta["bytes"] == (6000 * 3) ** 2 * 4
+    with pytest.raises(AnswerTooLarge, match=r"1,236\.0 MiB.*a slice of.*; a reduction, as reduce='norm'.*; or a vjp"):
+        model.jacobian(long, of="lstm.h", wrt="lstm.h")

@@ -25,10 +25,11 @@ ROOMS: dict[str, tuple[str, str]] = {
     "operations": ("errors points", ""),
     "wire": ("errors points operations", "msgpack"),
     "engine": ("errors points operations", "tensorflow keras"),
+    "keras": ("", "tensorflow keras"),
     "worker.protocol": ("errors points operations", ""),
     "residency.repository": ("errors worker.protocol", ""),
     "residency": ("errors operations worker.protocol engine", "tensorflow keras h5py"),
-    "worker.station": ("errors operations worker.protocol residency engine", "tensorflow"),
+    "worker.station": ("errors operations worker.protocol worker.joining residency engine", "tensorflow"),
     "worker": ("__init__ errors operations worker.protocol", "msgpack"),
     "scheduling": ("errors points operations worker.protocol residency.repository", ""),
     "server": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from tapehead import errors
-from tapehead.operations import OPERATIONS, Card, Plan, PointInfo, Request, TensorSpec, check
+from tapehead.operations import OPERATIONS, Card, Plan, PointInfo, Request, TensorSpec, check, cost
+from tapehead.operations.cost import COSTS, lag_route
+from tapehead.operations.plans import PLANS
 from tapehead.operations.selection import positions, select
 
 STATE = PointInfo((None, 4), ("timestep", "unit"), "float32", True, "state", "x")
@@ -199,7 +202,7 @@ REFUSED: list[tuple[type[errors.TapeheadError], str, dict[str, Any]]] = [
     (errors.BadLengths, r"lengths\[0\] of 'x' is 0", {"lengths": [0, 5]}),
     (errors.BadParameter, "no initial state 'lstm.h'", {"initial_states": {"lstm.h": X}}),
     (errors.BadShape, r"expected \(2, 4\)", {"initial_states": {"lstm.h.initial": X}}),
-    (errors.AnswerTooLarge, "over the limit of 0.0 MiB. Ask for less", {"limit": 100}),
+    (errors.AnswerTooLarge, "over the limit of 0.0 MiB. Ask for less: a slice.*a reduction.*a vjp", {"limit": 100}),
 ]
 
 
@@ -238,3 +241,82 @@ def test_a_cotangent_must_have_the_shape_of_what_it_multiplies() -> None:
         ask("vjp", of="lstm.h[-1]", wrt="x", cotangent=np.ones((2, 5), np.float32))
     with pytest.raises(errors.BadParameter, match="as a map of each to its tensor"):
         ask("vjp", of=["lstm.h[-1]", "outputs"], wrt="x", cotangent=np.ones((2, 4), np.float32))
+
+
+# -- cost --------------------------------------------------------------------------------------------------------------
+
+
+def priced(operation: str, **given: Any) -> tuple[str, float]:
+    """The route of an answer, and its work in runs of the model: 2 samples x 5 timesteps x 2 x (3 x 16) each."""
+    request, _ = ask(operation, **given)
+    found = cost(whole, operation, request)
+    return found.route, found.flops / (2 * 2 * 5 * 3 * 16)
+
+
+whole = replace(
+    card(), recurrent={"lstm": {"states": {"h": [4], "c": [4]}, "direction": "forward", "reads": ["x"], "fed": False}}
+)
+
+
+def test_every_operation_has_a_plan_and_a_cost() -> None:
+    assert set(PLANS) == set(COSTS) == {*OPERATIONS, "infer"}
+
+
+@pytest.mark.parametrize(
+    ("given", "route", "runs"),
+    [
+        (("states", {}), "forward", 1),
+        (("infer", {}), "forward", 1),
+        (("vjp", {"of": "outputs", "wrt": "inputs"}), "reverse", 2),
+        (("vjp", {"of": "outputs", "wrt": "lstm/kernel"}), "reverse", 3),
+        (("jvp", {"of": "outputs", "wrt": "inputs", "tangent": np.ones((7, *X.shape))}), "forward", 1 + 3 * 7),
+        (("hvp", {"of": "outputs[0]", "wrt": "inputs", "tangent": X}), "reverse over reverse", 6),
+        (("saliency", {"target": "outputs[0]"}), "reverse", 2),
+        (("saliency", {"target": "outputs[0]", "method": "integrated_gradients", "n_steps": 9}), "reverse", 20),
+        (("jacobian", {"of": "outputs", "wrt": "inputs"}), "reverse", 1 + 2),
+        (("jacobian", {"of": "lstm.h", "wrt": "lstm.h.initial"}), "forward", 1 + 3 * 4),
+        (("jacobian", {"of": "lstm.h", "wrt": ["inputs", "lstm/kernel[0, 0]"]}), "reverse", 1 + 2 * 20),
+        (("jacobian", {"of": "lstm.h", "wrt": "lstm.h", "lag": 3}), "window", 1 + 4 * 3),
+        (("jacobian", {"of": ["lstm.h", "outputs"], "wrt": "lstm.h.initial[0]"}), "forward and reverse", 1 + 3 + 2),
+        (("check", {"of": "outputs", "wrt": "inputs"}), "central differences", 1 + 2 + 2 * 15),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_the_route_and_the_work_of_an_answer_are_foretold(given: Any, route: str, runs: float) -> None:
+    operation, parameters = given
+    assert priced(operation, **parameters) == (route, pytest.approx(runs, rel=1e-6))
+
+
+def test_one_run_counts_every_matrix_at_every_timestep_and_call() -> None:
+    shared = {"dense.call.0": POINTS["lstm.h"], "dense.call.1": POINTS["outputs"]}
+    counted = replace(
+        whole,
+        points={**whole.points, **shared},
+        weights={"lstm/kernel": (3, 16), "lstm/bias": (16,), "dense/kernel": (4, 2), "ids/embeddings": (1000, 4)},
+    )
+    request, _ = ask("states")
+    per_sample = 5 * 3 * 16 + 5 * 4 * 2 + 4 * 2
+    assert cost(counted, "states", request).flops == 2 * 2 * per_sample
+
+
+@pytest.mark.parametrize(
+    ("of", "wrt", "lag", "changed", "route"),
+    [
+        ("lstm.h", "lstm.c", 2, {}, "window"),
+        ("lstm.h", "x", 2, {}, "window"),
+        ("lstm.h", "x", 2, {"direction": "backward"}, "diagonal"),
+        ("lstm.h", "x", 0, {"direction": "backward"}, "window"),
+        ("lstm.h", "x", 2, {"fed": True}, "diagonal"),
+        ("lstm.h", "x", 2, {"reads": ["embedding"]}, "diagonal"),
+        ("outputs", "x", 2, {}, "diagonal"),
+    ],
+)
+def test_a_lag_within_one_layer_is_a_window(of: str, wrt: str, lag: int, changed: Any, route: str) -> None:
+    told = replace(whole, recurrent={"lstm": {**whole.recurrent["lstm"], **changed}})
+    assert lag_route(told, of, wrt, lag, given=()) == route
+
+
+def test_initial_states_that_the_request_gives_are_not_fed() -> None:
+    told = replace(whole, recurrent={"lstm": {**whole.recurrent["lstm"], "fed": True}})
+    assert lag_route(told, "lstm.h", "x", 2, given=("lstm.h.initial", "lstm.c.initial")) == "window"
+    assert lag_route(told, "lstm.h", "x", 2, given=("lstm.h.initial",)) == "diagonal"

@@ -40,8 +40,9 @@ from tapehead.scheduling.backlog import Backlog
 from tapehead.scheduling.batch import Pace, alike
 from tapehead.scheduling.catalogue import Catalogue
 from tapehead.scheduling.placement import Placement
+from tapehead.scheduling.speed import FIRST_GUESS, OVERHEAD_S, Speed
 from tapehead.worker.child import ChildWorker, hiring
-from tapehead.worker.protocol import Job, ModelRef, Resident, Worker, WorkerSettings, WorkerStatus
+from tapehead.worker.protocol import Growth, Job, ModelRef, Resident, Worker, WorkerSettings, WorkerStatus
 
 M = ModelRef("m", 1, "/models/m.keras")
 
@@ -57,6 +58,26 @@ class Clock:
 def job(name: str = "j", model: ModelRef = M, operation: str = "infer", **rest: Any) -> Job:
     parameters = rest.pop("parameters", {})
     return Job(name, model, operation, Request({"x": np.zeros((1, 2))}, parameters=parameters), **rest)
+
+
+# -- speed -------------------------------------------------------------------------------------------------------------
+
+
+def test_before_any_answer_the_speed_is_a_guess() -> None:
+    assert Speed().seconds(10**9) == pytest.approx(OVERHEAD_S + 1e9 / FIRST_GUESS)
+
+
+def test_the_speed_is_learnt_and_small_answers_do_not_hide_it() -> None:
+    speed = Speed()
+    for _ in range(100):
+        speed.note(2 * 10**10, 1.0 + OVERHEAD_S)
+    assert speed.flops_a_second == pytest.approx(2e10)
+    for _ in range(10):
+        speed.note(1000, OVERHEAD_S / 2)
+    assert speed.flops_a_second == pytest.approx(2e10)
+    for _ in range(100):
+        speed.note(10**9, 1.0 + OVERHEAD_S)
+    assert speed.seconds(10**9) == pytest.approx(1.0 + OVERHEAD_S, rel=0.01)
 
 
 # -- admission ---------------------------------------------------------------------------------------------------------
@@ -236,6 +257,7 @@ class Adder:
         self.refusal: TapeheadError | None = None
         self.resident: dict[tuple[str, int], ModelRef] = {}
         self.batches: list[list[str]] = []
+        self.growths: list[Growth | None] = []
         self.starts = 0
         self.death: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         for gate in (self.may_run, self.may_start, self.may_load):
@@ -265,6 +287,7 @@ class Adder:
 
     async def run(self, jobs: Sequence[Job]) -> list[Any]:
         self.batches.append([job.id for job in jobs])
+        self.growths += [job.growth for job in jobs]
         await self._unless_dead(self.may_run)
         sums = [job.request.inputs["x"].sum(axis=1) for job in jobs]
         return [Result({"y": array}, {"y": ("batch",)}, {"device": self.device}) for array in sums]
@@ -377,6 +400,33 @@ def test_requests_are_refused_before_they_wait_when_they_cannot_be_answered() ->
         assert crew.workers[0].batches == []
 
     crew(test)
+
+
+def test_a_dry_run_asks_no_worker() -> None:
+    async def test(crew: Crew) -> None:
+        crew.workers[0].may_run.clear()
+        dry = Request({"": np.zeros((3, 2), "float32")}, parameters={"dry_run": True})
+        result, ref = await crew.ask(request=dry)
+        (plan,) = result.plans
+        assert (ref.name, plan.name, plan.shape) == ("m", "x", (3, 2))
+        assert {"bytes", "flops", "seconds", "route", "precision", "device", "dry_run"} == result.meta.keys()
+        assert result.meta["bytes"] == plan.bytes
+        assert result.meta["seconds"] >= OVERHEAD_S
+        assert crew.workers[0].batches == []
+
+    crew(test)
+
+
+@pytest.mark.parametrize(("threshold", "growing"), [(24, True), (25, False)])
+def test_an_answer_from_the_threshold_on_is_passed_on_as_it_grows(threshold: int, growing: bool) -> None:
+    async def test(crew: Crew) -> None:
+        growth = Growth()
+        await crew.ask(growth=growth)
+        await crew.ask()
+        assert crew.workers[0].growths == [growth if growing else None, None]
+        assert growth.model == ModelRef("m", 1)
+
+    crew(test, stream_threshold=threshold)
 
 
 def test_a_full_queue_refuses_and_takes_again_when_one_has_left() -> None:

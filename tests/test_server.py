@@ -27,7 +27,7 @@ from tapehead.server import media
 from tapehead.server.app import create_app
 from tapehead.server.run import Server, listen, uvicorn_config
 from tapehead.server.settings import SETTINGS, Settings, read_bool, read_bytes, read_names, refusal
-from tapehead.worker.protocol import Job, ModelRef, WorkerStatus
+from tapehead.worker.protocol import Growth, Job, ModelRef, WorkerStatus
 
 CARD = Card(
     name="toy",
@@ -92,9 +92,18 @@ class StandIn:
         self.log.append(f"unload {name}")
 
     async def ask(
-        self, name: str, version: int | None, operation: str, request: Request, *, id: str, deadline_s: float  # noqa: A002
+        self,
+        name: str,
+        version: int | None,
+        operation: str,
+        request: Request,
+        *,
+        id: str,  # noqa: A002
+        deadline_s: float,
+        growth: Growth | None = None,
     ) -> tuple[Result, ModelRef]:
         self.log.append(f"ask {id} {version} {deadline_s:.1f}")
+        assert growth is None or growth.array is None
         _, plans = check(await self.card(name, version), operation, request)
         try:
             await asyncio.sleep(self.delay)
@@ -104,6 +113,8 @@ class StandIn:
         if self.error is not None:
             raise self.error
         self.observer.finished(name, operation, 0.5, None)
+        if request.parameters.get("dry_run"):
+            return Result({}, {plan.name: plan.axes for plan in plans}, {"dry_run": True}, plans), ModelRef(name, 2)
         tensors = {plan.name: np.ones([n or 1 for n in plan.shape], plan.dtype) for plan in plans}
         meta = {"route": "none", "timings": {"queue": 0.25, "compute": 0.5}}
         return Result(tensors, {plan.name: plan.axes for plan in plans}, meta), ModelRef(name, 2)
@@ -322,6 +333,26 @@ def test_the_stages_are_timed(client: TestClient) -> None:
     assert list(stages) == ["decode", "queue", "compute", "encode"]
     assert (float(stages["queue"]), float(stages["compute"])) == (250, 500)
     assert set(reply.json()["meta"]["timings"]) == {"decode", "queue", "compute"}
+
+
+@pytest.mark.parametrize("medium", [media.JSON, media.MSGPACK])
+def test_a_dry_run_is_answered_without_data_in_either_medium(client: TestClient, medium: str) -> None:
+    reply = client.post(JACOBIAN, json={**BODY, "dry_run": True}, headers={"Accept": medium})
+    told = reply.json() if medium == media.JSON else msgpack.unpackb(reply.content)
+    assert told["tensors"] == {"value": {"dtype": "float32", "shape": [2, 4, 5, 3]}}
+    assert told["meta"]["dry_run"] is True
+
+
+def test_a_large_answer_in_msgpack_is_the_same_sent_in_pieces(fleet: StandIn) -> None:
+    bodies = []
+    for threshold in (100, 1 << 30):
+        with client_of(fleet, stream_threshold=threshold) as client:
+            reply = client.post(JACOBIAN, json=BODY, headers={"Accept": media.MSGPACK})
+        assert int(reply.headers["content-length"]) == len(reply.content)
+        assert {"decode", "encode"} <= set(re.findall(r"(\w+);dur", reply.headers["server-timing"]))
+        bodies.append(msgpack.unpackb(reply.content))
+    assert bodies[0]["tensors"] == bodies[1]["tensors"]
+    assert bodies[0]["axes"] == bodies[1]["axes"]
 
 
 def test_a_request_has_a_deadline_which_it_may_lower(fleet: StandIn) -> None:

@@ -63,14 +63,14 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
+def serving(folder: Path, module: str = "architectures") -> Iterator[str]:
     """`tapehead serve` as a process of its own on a free port, the users' cells imported; gives its address."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TAPEHEAD_")}
     paths = [str(Path(__file__).parent), *filter(None, [environment.get("PYTHONPATH")])]
     log = folder.parent / f"{folder.name}.log"
     with log.open("wb") as lines:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tapehead", "serve", str(folder), "--port", "0", "--import", "architectures"],
+            [sys.executable, "-m", "tapehead", "serve", str(folder), "--port", "0", "--import", module],
             env=environment | {"PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.DEVNULL,
             stdout=lines,
@@ -190,9 +190,13 @@ def test_b1_every_steps_state_jacobian_of_a_users_own_cell(client: tapehead.Clie
     a = kernel.T * (before > 0)[:, :, None, :]
     eye = np.broadcast_to(np.eye(100), a.shape)
     expected = {("h", "h"): a, ("h", "c"): 0 * a, ("c", "h"): a - eye, ("c", "c"): eye}
+    assert_agree(
+        model.jacobian(x, of="rnn.h[:]", wrt="rnn.h[:]", lag=1, initial_states=initial).value, a, "h / h", 1e-15
+    )
+    of_both = ["rnn.h[:]", "rnn.c[:]"]
+    found = model.jacobian(x, of=of_both, wrt=of_both, lag=1, initial_states=initial).tensors
     for (of, wrt), block in expected.items():
-        found = model.jacobian(x, of=f"rnn.{of}[:]", wrt=f"rnn.{wrt}[:]", lag=1, initial_states=initial).value
-        assert_agree(found, block, f"{of} / {wrt}", 1e-15)
+        assert_agree(found[f"rnn.{of}[:] / rnn.{wrt}[:]"], block, f"{of} / {wrt}", 1e-15)
 
 
 def test_b3_stepping_with_carried_states_is_one_call(client: tapehead.Client) -> None:

@@ -27,7 +27,7 @@ from tapehead.errors import (
     from_problem,
     problem,
 )
-from tapehead.operations import Request, Result
+from tapehead.operations import Plan, Request, Result
 from tapehead.wire.messages import (
     JSON,
     MSGPACK,
@@ -40,8 +40,9 @@ from tapehead.wire.messages import (
     encode_reply,
     encode_request,
 )
-from tapehead.wire.outline import MAX_DEPTH, MAX_ITEMS
+from tapehead.wire.outline import LARGE_BIN, MAX_DEPTH, MAX_ITEMS
 from tapehead.wire.plain import MEDIA, decode, encode, kind_of
+from tapehead.wire.streams import closing, opening, reply_pieces
 from tapehead.wire.tensors import DTYPES, pack, unpack
 
 PAGE = (Path(__file__).parents[1] / "docs" / "wire.md").read_text("utf-8")
@@ -113,6 +114,25 @@ def test_a_reply_survives_either_medium(answered, medium):
     assert reply.result.axes == axes
     assert reply.result.meta == result.meta
     assert all(same(array, reply.result.tensors[name]) for name, array in answered.items())
+
+
+@media
+def test_a_dry_run_is_a_reply_whose_tensors_have_no_data(medium):
+    plans = (
+        Plan("value", (2, 3), ("batch", "of.unit"), np.dtype(np.float64)),
+        Plan("open", (2, None), ("batch", "axis"), np.dtype(np.float32)),
+    )
+    result = Result({}, {plan.name: plan.axes for plan in plans}, {"dry_run": True, "bytes": 56}, plans)
+    body = encode_reply(result, "m", 1, medium)
+    assert decode(body, medium)["tensors"]["open"] == {"dtype": "float32", "shape": [2, None]}
+    assert decode_reply(body, medium).result == result
+
+
+@pytest.mark.parametrize("planned", [{}, {"dtype": "float32"}, {"dtype": "float32", "shape": 3}, tensor(), None])
+def test_a_dry_run_that_lies_is_refused(planned):
+    reply = {"v": 1, "model": {"name": "m", "version": 1}, "axes": {}, "meta": {"dry_run": True}}
+    with pytest.raises((MalformedBody, BadShape)):
+        decode_reply(msgpack.packb({**reply, "tensors": {"value": planned}}), MSGPACK)
 
 
 @media
@@ -449,6 +469,58 @@ def test_a_large_tensor_is_copied_once_in_and_once_out():
         tracemalloc.stop()
     assert written < 1.05 * array.nbytes
     assert read < 1.05 * array.nbytes
+
+
+@thorough
+@given(st.dictionaries(names, tensors, max_size=3))
+def test_a_reply_in_pieces_is_the_reply(answered):
+    axes = {name: tuple(f"axis{n}" for n in range(array.ndim)) for name, array in answered.items()}
+    meta = {"route": "reverse", "timings": {"queue": 0.25}}
+    body = b"".join(reply_pieces(Result(answered, axes, meta), "sunspots", 3))
+    assert msgpack.unpackb(body) == msgpack.unpackb(encode_reply(Result(answered, axes, meta), "sunspots", 3, MSGPACK))
+
+
+def test_a_large_reply_in_pieces_is_not_copied():
+    array = np.ones((2048, 1024), np.float32)
+    pieces = reply_pieces(Result({"value": array}, {"value": ("a", "b")}, {}), "m", 1)
+    assert any(np.shares_memory(array, np.frombuffer(piece, np.uint8)) for piece in pieces)
+
+
+@pytest.mark.parametrize("spare", [0, 1, 31, 300, 70_000])
+def test_a_replys_length_is_known_before_its_numbers_and_its_meta(spare):
+    array, axes, meta = np.zeros((3, 4)), {"value": ("batch", "of.unit")}, {"route": "reverse", "valid": [[True] * 9]}
+    head, data = opening("value", array, "m", 1)
+    least = len(closing(axes, meta, 1000)) - closing(axes, meta, 1000).count(b" ")
+    array[:] = np.arange(12).reshape(3, 4)
+    body = head + bytes(data) + closing(axes, meta, least + spare)
+    assert len(body) == len(head) + array.nbytes + least + spare
+    assert msgpack.unpackb(body)["meta"] == {**meta, "padding": " " * spare}
+    reply = decode_reply(body, MSGPACK)
+    assert same(reply.result.tensors["value"], array)
+    assert (reply.result.axes, reply.result.meta) == (axes, meta)
+    with pytest.raises(ValueError, match="over the"):
+        closing(axes, meta, least - 1)
+
+
+@pytest.mark.parametrize("name", ["v", "va", "val", "valu", "value", "values", "value_1", "value_12"])
+def test_a_large_tensor_in_memory_given_away_is_read_where_it_lies(name):
+    arrays_in = {name: np.arange(40_000.0), "flags": np.arange(150_000) % 3 == 0, "small": np.ones(3)}
+    result = Result(arrays_in, dict.fromkeys(arrays_in, ("a",)), {})
+    body = np.frombuffer(bytes(encode_reply(result, "m", 1, MSGPACK)), np.uint8).copy()
+    found = decode_reply(body.data, MSGPACK).result.tensors
+    for key, array in arrays_in.items():
+        assert same(found[key], array)
+        assert found[key].flags.aligned
+        assert not found[key].flags.writeable
+        assert np.shares_memory(found[key], body) == (array.nbytes > LARGE_BIN)
+
+
+def test_a_large_bool_tensor_that_holds_other_bytes_is_refused_in_memory_given_away_too():
+    body = msgpack.packb({"v": 1, "model": {"name": "m", "version": 1}, "axes": {}, "meta": {}, "tensors": {
+        "value": tensor("bool", (200_000,), b"\x02" * 200_000)
+    }})
+    with pytest.raises(BadDtype, match="bytes are 0 or 1"):
+        decode_reply(memoryview(bytearray(body)), MSGPACK)
 
 
 # ---- problems, replies that are none, media types

@@ -44,7 +44,7 @@ from tapehead.worker.child import ChildWorker, Limits
 from tapehead.worker.process import environment
 from tapehead.worker.protocol import Job, ModelRef, Resident, Worker, WorkerSettings, WorkerStatus
 from tapehead.worker.thread import ThreadWorker
-from tapehead.worker.transport import INLINE_BYTES, Inbox, pack, receive, send
+from tapehead.worker.transport import INLINE_BYTES, Inbox, pack, receive, send, send_shared, shared_array
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
@@ -140,6 +140,20 @@ def test_a_descriptor_waits_for_its_message() -> None:
     stream = first.head + second.head
     assert inbox.feed(stream[:-3], [memory])[0]["a"].size == 10
     assert inbox.feed(stream[-3:])[0]["a"].sum() == INLINE_BYTES
+
+
+@on_linux
+def test_an_array_in_shared_memory_is_seen_as_it_is_filled() -> None:
+    array, memory = shared_array((40_000,), np.dtype(np.float64))
+    here, there = socket.socketpair()
+    with here, there:
+        send_shared(here, {"array": array, "small": np.ones(3)}, memory)
+        os.close(memory)
+        (message,) = receive(there, Inbox()) or []
+    assert not message["array"].any()
+    array[:100] = 7
+    assert message["array"].sum() == 700
+    assert not message["array"].flags.writeable
 
 
 @on_linux

@@ -23,7 +23,7 @@ class Answer:
     """What was found for a batch: values by point, and blocks[of][wrt] = d of / d wrt as (batch, *of axes, *wrt axes).
 
     `valid` is (batch, timesteps) by point, for the points that have timesteps; `order` tells the recurrent ones: +1, or
-    -1 where they run backwards in time. `aliases` are other names for the same points.
+    -1 where they run backwards in time. `aliases` are other names of the same points, `inputs` and `outputs` too.
     """
 
     values: Mapping[str, np.ndarray]

@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 
 import architectures
 from oracle.answers import Answer
 from oracle.oracle import Oracle, central_differences
 
+USUAL = (
+    "simple_rnn",
+    "lstm",
+    "lstm_sequence",
+    "gru",
+    "gru_reset_before",
+    "two_state_text",
+    "lstm_backwards",
+    "stateful",
+    "stacked_cells",
+    "bidirectional_concat",
+    "bidirectional_mul",
+    "bidirectional_none",
+    "bidirectional_custom",
+    "stack",
+    "stack_after_backwards",
+    "stack_with_layers_between",
+    "side_by_side",
+    "nested",
+    "contrary_cell",
+    "turned_bidirectional",
+    "odd_name",
+    "masked_lstm",
+    "masked_backwards",
+    "masked_bidirectional",
+    "masked_stack",
+    "masked_then_flattened",
+    "embedding_gru",
+    "masked_encoder_decoder",
+)
+"""The architectures that the default suite asks about; the slow suite asks about all."""
 HOLES = ((1, 1, 1, 1, 1), (1, 1, 1, 0, 0), (0, 1, 0, 1, 1))
 LENGTHS = (5, 3, 1)
 
@@ -43,12 +75,17 @@ class Case:
     @property
     def outputs(self) -> list[str]:
         """The model's outputs."""
-        return [point for point in self.answer.values if point.split(".")[0] == "outputs"]
+        return [name for name in self.answer.aliases if name.split(".")[0] == "outputs"]
 
     @property
     def sequences(self) -> list[str]:
         """What the derivatives with respect to an input are taken of: inputs of numbers, or the words' embedding."""
         return [name if x.dtype.kind == "f" else "embedding" for name, x in self.inputs.items()]
+
+
+def some(names: Iterable[str], usual: Sequence[str] = USUAL) -> list[Any]:
+    """These architectures as parameters of a test, slow where they are not usual ones."""
+    return [pytest.param(name, marks=() if name in usual else pytest.mark.slow) for name in names]
 
 
 @cache
@@ -61,7 +98,7 @@ def network(name: str) -> Any:
 def case(name: str) -> Case:
     """The case of an architecture: invalid timesteps in those that mask."""
     inputs = architectures.data(network(name))
-    if name in architectures.MASKED or name in architectures.EMBEDDED:
+    if name in architectures.MASKED | architectures.EMBEDDED | architectures.ODDLY_MASKED:
         inputs = architectures.masked(inputs, HOLES)
     return Case(network(name), inputs, Oracle(network(name))(inputs))
 

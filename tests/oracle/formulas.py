@@ -82,11 +82,19 @@ def two_state(cell: Any, x: Array, states: list[Array], weight: Weight, gate: Ga
     return (sigmoid(read + c) if cell.output_form == "code" else sigmoid(read) + c), [after, c]
 
 
+def contrary(cell: Any, x: Array, states: list[Array], weight: Weight, gate: Gate) -> tuple[Array, list[Array]]:
+    """slow' = (slow + fast) / 2, fast' = tanh(W [x, slow, fast]); it gives out fast' itself, or twice fast'."""
+    slow, fast = states
+    after = jnp.tanh(jnp.concatenate([x, slow, fast]) @ weight("kernel"))
+    return (2 * after if cell.apart else after), [(slow + fast) / 2, after]
+
+
 CELLS = {
     "SimpleRNNCell": simple_rnn,
     "LSTMCell": lstm,
     "GRUCell": gru,
     "TwoStateCell": two_state,
+    "ContraryCell": contrary,
 }
 
 
@@ -131,6 +139,7 @@ PLAIN = {
     "GlobalAveragePooling1D": average_over_time,
     "Dropout": lambda layer, arguments, weight: arguments[0].value,
     "Activation": lambda layer, arguments, weight: activation(layer.activation)(arguments[0].value),
+    "Unmasked": lambda layer, arguments, weight: arguments[0].value.reshape(-1),
     "Flatten": lambda layer, arguments, weight: arguments[0].value.reshape(-1),
     "Concatenate": lambda layer, arguments, weight: jnp.concatenate([a.value for a in arguments], layer.axis),
     "Add": lambda layer, arguments, weight: sum(a.value for a in arguments),

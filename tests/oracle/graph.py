@@ -6,6 +6,7 @@ or (rows, timesteps). How a cell or a plain layer computes is left to a *book* (
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,9 +20,9 @@ from oracle.signals import Run, Signal
 def run_whole(run: Run, model: Any, inputs: Mapping[str, Any]) -> Run:
     """A run through a whole model: its inputs and outputs are points too."""
     entering = [run.at(name, Signal(inputs[name])) for name in input_names(model)]
-    leaving = run_model(run, model, entering)
-    for i, signal in enumerate(leaving):
-        run.at("outputs" if len(leaving) == 1 else f"outputs.{i}", signal)
+    if len(entering) == 1:
+        run.also("inputs", entering)
+    run.also("outputs", run_model(run, model, entering))
     return run
 
 
@@ -42,7 +43,8 @@ def run_model(run: Run, model: Any, arguments: Sequence[Signal], prefix: str = "
         layer, call, index = tensor._keras_history
         if (id(layer), call) not in seen:
             entering = [signal(before) for before in fed(layer, call)]
-            seen[id(layer), call] = run_layer(run, layer, entering, prefix + names[id(layer), call])
+            path = prefix + names[id(layer), call]
+            seen[id(layer), call] = run_layer(run, layer, entering, path, hears_mask=hears_mask(layer, call))
         return seen[id(layer), call][index]
 
     return [signal(tensor) for tensor in model.outputs]
@@ -56,7 +58,7 @@ def call_names(model: Any) -> dict[tuple[int, int], str]:
     def visit(tensor: Any) -> None:
         layer, call, _ = tensor._keras_history
         if id(tensor) not in inputs and (id(layer), call) not in found:
-            found[id(layer), call] = layer.name
+            found[id(layer), call] = quoted(layer.name)
             for before in fed(layer, call):
                 visit(before)
 
@@ -69,6 +71,11 @@ def call_names(model: Any) -> dict[tuple[int, int], str]:
     }
 
 
+def quoted(name: str) -> str:
+    """A layer's name as it stands in a point: in double quotes where it holds more than letters, digits, _ and -."""
+    return name if re.fullmatch(r"[\w-]+", name) else f'"{name}"'
+
+
 def fed(layer: Any, call: int) -> list[Any]:
     """The tensors that a call of a layer reads: its inputs, then initial states. Masks are left out."""
     given = layer._inbound_nodes[call].arguments
@@ -76,14 +83,22 @@ def fed(layer: Any, call: int) -> list[Any]:
     return [leaf for leaf in leaves if isinstance(leaf, keras.KerasTensor)]
 
 
-def run_layer(run: Run, layer: Any, arguments: list[Signal], path: str) -> list[Signal]:
+def hears_mask(layer: Any, call: int) -> bool:
+    """Whether Keras hands a recurrent layer the mask of its input: not beside initial states, unless spelt out."""
+    given = layer._inbound_nodes[call].arguments
+    return len(fed(layer, call)) == 1 or given.kwargs.get("mask") is not None
+
+
+def run_layer(run: Run, layer: Any, arguments: list[Signal], path: str, *, hears_mask: bool) -> list[Signal]:
     """The signals that leave a layer, each nudged after it has left."""
     if isinstance(layer, keras.Model):
-        return run_model(run, layer, arguments, path + ".")
+        leaving = run_model(run, layer, arguments, path + ".")
+        run.also(path if len(leaving) == 1 else f"{path}.output", leaving)
+        return leaving
     if isinstance(layer, keras.layers.Bidirectional):
-        leaving = bidirectional(run, layer, arguments[0], arguments[1:], path)
+        leaving = bidirectional(run, layer, arguments[0], arguments[1:], path, hears_mask)
     elif isinstance(layer, keras.layers.RNN):
-        leaving = recurrence(run, layer, arguments[0], arguments[1:], path)
+        leaving = recurrence(run, layer, arguments[0], arguments[1:], path, hears_mask)
     else:
         leaving = [plain(run, layer, arguments, path)]
     names = [path] if len(leaving) == 1 else [f"{path}.output.{i}" for i in range(len(leaving))]
@@ -91,23 +106,19 @@ def run_layer(run: Run, layer: Any, arguments: list[Signal], path: str) -> list[
 
 
 def plain(run: Run, layer: Any, arguments: list[Signal], path: str) -> Signal:
-    """A layer without a recurrence: Masking and Embedding make a mask, some layers end one, most hand it on."""
+    """A layer without a recurrence: Masking and Embedding make a mask, some layers end one, most hand it on.
+
+    A timestep that is masked is invalid at the point it was read from, too.
+    """
     entering = arguments[0]
     if isinstance(layer, keras.layers.Masking):
         mask = run.held_mask(path, run.book.xp.any(entering.value != layer.mask_value, -1))
-        mark_invalid(run, entering, mask)
+        run.valid[entering.point] = mask
         return Signal(run.book.xp.where(mask[..., None], entering.value, 0.0), mask)
     value = run.book.layer(layer, arguments, run.weights_of(layer, path))
     if isinstance(layer, keras.layers.Embedding):
         mask = run.held_mask(path, entering.value != 0) if layer.mask_zero else None
-        mark_invalid(run, entering, mask)
+        run.valid[entering.point] = mask
         return Signal(value, mask)
     ends = not layer.supports_masking or len(value.shape) < len(entering.value.shape)
     return Signal(value, None if ends else entering.mask)
-
-
-def mark_invalid(run: Run, entering: Signal, mask: Any) -> None:
-    """A timestep that a layer masks is invalid at the point that layer reads, too."""
-    for point, value in run.values.items():
-        if value is entering.value:
-            run.valid[point] = mask

@@ -121,18 +121,11 @@ def is_differentiable(point: str, value: Any) -> bool:
 
 def zero_nudges(model: Any, rows: Any, wrt: Sequence[str] | None) -> dict[str, np.ndarray]:
     """A zero nudge for each point named, or for each point there is, weights and final states apart."""
-    row = jax.tree.map(lambda x: x[0], rows)
-    values = jax.eval_shape(lambda row: forward(model, row, {}).values, row)
+    layout = run_shapes(model, rows)
+    values = layout.values
     every = [p for p, value in values.items() if is_differentiable(p, value) and not p.endswith(".final")]
-    aliases = alias(model)
-    names = every if wrt is None else [aliases.get(name, name) for name in wrt]
+    names = every if wrt is None else [layout.aliases.get(name, name) for name in wrt]
     return {name: np.zeros(values[name].shape) for name in names}
-
-
-def alias(model: Any) -> dict[str, str]:
-    """`inputs`, where there is one input alone."""
-    names = input_names(model)
-    return {"inputs": names[0]} if len(names) == 1 else {}
 
 
 def answer(
@@ -157,7 +150,7 @@ def answer(
                 by_wrt = {p: found_blocks[p][wrt] for p in found_blocks}
                 whole = Padding(wrt, layout, found_values[wrt].shape[1:]).wrt(padded.of(block, by_wrt), value.ndim)
                 put(blocks.setdefault(of, {}), wrt, batch, members, whole)
-    return Answer(values, blocks, valid, layout.order, alias(model))
+    return Answer(values, blocks, valid, layout.order, layout.aliases)
 
 
 def run_shapes(model: Any, rows: Any) -> Run:
@@ -207,9 +200,8 @@ def put(into: dict[str, np.ndarray], name: str, batch: int, members: list[int], 
 
 def as_rows(model: Any, inputs: Any, initial_states: Arrays | None) -> Any:
     """Inputs and initial states by name, in float64 (integers stay)."""
-    names = input_names(model)
-    named = inputs if isinstance(inputs, Mapping) else {names[0]: inputs}
-    arrays = {alias(model).get(name, name): np.asarray(value) for name, value in named.items()}
+    named = inputs if isinstance(inputs, Mapping) else {input_names(model)[0]: inputs}
+    arrays = {name: np.asarray(value) for name, value in named.items()}
     floats = {n: a if a.dtype.kind == "i" else a.astype("float64") for n, a in arrays.items()}
     return {"inputs": floats, "initial": {n: np.asarray(s, "float64") for n, s in (initial_states or {}).items()}}
 

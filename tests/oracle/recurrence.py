@@ -7,15 +7,22 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
+from keras import tree
 
 from oracle.signals import Array, Gate, Run, Signal
 
 STATES_OF = {"SimpleRNNCell": ("h",), "GRUCell": ("h",), "LSTMCell": ("h", "c")}
 
 
-def recurrence(run: Run, layer: Any, sequence: Signal, given: list[Signal], path: str) -> list[Signal]:
-    """What a recurrent layer gives out, and its final states after that where it returns them."""
-    unrolled = Unrolled(run, layer, sequence, given, path)
+def recurrence(
+    run: Run, layer: Any, sequence: Signal, given: list[Signal], path: str, hears_mask: bool
+) -> list[Signal]:
+    """What a recurrent layer gives out, and its final states after that where it returns them.
+
+    A mask that it does not hear still leaves with its output, as Keras has it.
+    """
+    unrolled = Unrolled(run, layer, sequence, given, path, sequence.mask if hears_mask else None)
     timesteps = range(sequence.value.shape[-2])
     for t in reversed(timesteps) if layer.go_backwards else timesteps:
         unrolled.step(t)
@@ -25,26 +32,31 @@ def recurrence(run: Run, layer: Any, sequence: Signal, given: list[Signal], path
 class Unrolled:
     """A recurrent layer on its way through time, with all that it has passed."""
 
-    def __init__(self, run: Run, layer: Any, sequence: Signal, given: list[Signal], path: str) -> None:
-        self.run, self.layer, self.sequence, self.path = run, layer, sequence, path
+    def __init__(
+        self, run: Run, layer: Any, sequence: Signal, given: list[Signal], path: str, mask: Array | None
+    ) -> None:
+        self.run, self.layer, self.sequence, self.path, self.mask = run, layer, sequence, path, mask
         stacked = isinstance(layer.cell, keras.layers.StackedRNNCells)
         self.cells = layer.cell.cells if stacked else [layer.cell]
         self.paths = [f"{path}.cells.{i}" if stacked else path for i in range(len(self.cells))]
         self.names = [state_names(cell) for cell in self.cells]
         feed = iter(given)
         self.states = [
-            [self.first(f"{where}.{name}.initial", size, feed) for name, size in zip(names, sizes(cell), strict=True)]
+            [
+                self.first(f"{where}.{name}.initial", start, feed)
+                for name, start in zip(names, starts(cell), strict=True)
+            ]
             for where, names, cell in zip(self.paths, self.names, self.cells, strict=True)
         ]
         self.weights = [run.weights_of(cell, where) for cell, where in zip(self.cells, self.paths, strict=True)]
         self.passed: dict[str, dict[int, Array]] = {}
         self.outputs: list[Array] = []
 
-    def first(self, point: str, size: int, feed: Any) -> Array:
-        """A state before the first timestep: as asked for, else as the model feeds it, else zero."""
+    def first(self, point: str, start: Array, feed: Any) -> Array:
+        """A state before the first timestep: as asked for, else as the model feeds it, else as the cell starts."""
         fed = next(feed, None)
         rows = self.sequence.value.shape[:-2]
-        value = fed.value if fed is not None else self.run.book.xp.zeros((*rows, size), "float64")
+        value = fed.value if fed is not None else self.run.book.xp.zeros((*rows, len(start)), "float64") + start
         return self.run.at(point, Signal(self.run.initial.get(point, value))).value
 
     def step(self, t: int) -> None:
@@ -79,15 +91,16 @@ class Unrolled:
 
     def where(self, t: int, valid: Array, invalid: Array) -> Array:
         """One thing at a valid timestep, another at an invalid one."""
-        mask = self.sequence.mask
-        return valid if mask is None else self.run.book.xp.where(mask[..., t][..., None], valid, invalid)
+        if self.mask is None:
+            return valid
+        return self.run.book.xp.where(self.mask[..., t][..., None], valid, invalid)
 
     def leaving(self) -> list[Signal]:
         """Records the trajectories in the input's own time; gives what leaves the layer, in the order it was made."""
         stack = self.run.book.xp.stack
         for point, by_time in self.passed.items():
             self.run.values[point] = stack([by_time[t] for t in sorted(by_time)], -2)
-            self.run.valid[point] = self.sequence.mask
+            self.run.valid[point] = self.mask
             self.run.order[point] = -1 if self.layer.go_backwards else 1
         final = []
         for where, names, states in zip(self.paths, self.names, self.states, strict=True):
@@ -113,16 +126,32 @@ def sizes(cell: Any) -> list[int]:
     return [cell.state_size] if isinstance(cell.state_size, int) else list(cell.state_size)
 
 
-def bidirectional(run: Run, layer: Any, sequence: Signal, given: list[Signal], path: str) -> list[Signal]:
+def starts(cell: Any) -> list[Array]:
+    """The states a cell starts from, by its own word, else zeros."""
+    if not hasattr(cell, "get_initial_state"):
+        return [np.zeros(size) for size in sizes(cell)]
+    return [np.asarray(state)[0] for state in tree.flatten(cell.get_initial_state(batch_size=1))]
+
+
+def bidirectional(
+    run: Run, layer: Any, sequence: Signal, given: list[Signal], path: str, hears_mask: bool
+) -> list[Signal]:
     """Both directions over the same sequence, the second turned round, merged."""
     half = len(given) // 2
-    forward, *final = recurrence(run, layer.forward_layer, sequence, given[:half], path + ".forward")
-    backward, *other = recurrence(run, layer.backward_layer, sequence, given[half:], path + ".backward")
+    forward, *final = direction(run, layer.forward_layer, sequence, given[:half], path + ".forward", hears_mask)
+    backward, *other = direction(run, layer.backward_layer, sequence, given[half:], path + ".backward", hears_mask)
     ahead, back = forward.value, backward.value
     if layer.return_sequences:
         back = run.book.xp.flip(back, -2)
     merged = [Signal(value, forward.mask) for value in MERGED[layer.merge_mode](run.book.xp, ahead, back)]
     return [*merged, *final, *other]
+
+
+def direction(run: Run, layer: Any, sequence: Signal, given: list[Signal], path: str, hears_mask: bool) -> list[Signal]:
+    """What leaves one direction, before it is merged."""
+    leaving = recurrence(run, layer, sequence, given, path, hears_mask)
+    names = [path] if len(leaving) == 1 else [f"{path}.output.{i}" for i in range(len(leaving))]
+    return [run.at(name, signal) for name, signal in zip(names, leaving, strict=True)]
 
 
 MERGED = {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import keras
 import numpy as np
 
 Array = Any
@@ -15,10 +17,11 @@ Gate = Callable[[str, Array], Array]
 
 @dataclass(frozen=True)
 class Signal:
-    """What flows along an edge of the graph: a value, and the Keras mask that travels with it."""
+    """What flows along an edge of the graph: a value, the Keras mask that travels with it, and the point that it is."""
 
     value: Array
     mask: Array | None = None
+    point: str = ""
 
 
 class Book(Protocol):
@@ -49,6 +52,7 @@ class Run:
     valid: dict[str, Array | None] = field(default_factory=dict)
     order: dict[str, int] = field(default_factory=dict)
     masks: dict[str, Array] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
 
     def nudged(self, point: str, value: Array, t: int | None = None) -> Array:
         """The value with the nudge of its point, if any: the whole nudge, or that of timestep `t`."""
@@ -61,18 +65,28 @@ class Run:
         """A signal nudged and recorded under its name."""
         self.values[point] = self.nudged(point, signal.value)
         self.valid[point] = signal.mask
-        return Signal(self.values[point], signal.mask)
+        return Signal(self.values[point], signal.mask, point)
+
+    def also(self, name: str, signals: list[Signal]) -> None:
+        """Another name for what is a point already; for several, `name.0`, `name.1` …"""
+        names = [name] if len(signals) == 1 else [f"{name}.{i}" for i in range(len(signals))]
+        self.aliases |= {name: signal.point for name, signal in zip(names, signals, strict=True)}
 
     def weights_of(self, layer: Any, path: str) -> Weight:
-        """A reader of a layer's weights by attribute (a dot reaches into a sublayer), each nudged and recorded."""
+        """A reader of a layer's weights by attribute (a dot reaches into a sublayer), each nudged and recorded.
+
+        A weight goes by its sublayers' own names, and by one name whichever call of its layer reads it.
+        """
+        owner = re.sub(r"\.call\.\d+", "", path)
 
         def weight(name: str) -> Array | None:
-            found = layer
+            found, names = layer, [owner]
             for part in name.split("."):
                 found = getattr(found, part)
+                names.append(found.name if isinstance(found, keras.Layer) else part)
             if found is None:
                 return None
-            return self.at(f"{path}/{name.replace('.', '/')}", Signal(np.asarray(found))).value
+            return self.at("/".join(names), Signal(np.asarray(found))).value
 
         return weight
 

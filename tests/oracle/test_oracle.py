@@ -58,7 +58,7 @@ def test_numpy_evaluates_what_jax_would_have_compiled() -> None:
     row = {"inputs": {"series": here.inputs["series"][2]}, "initial": {}}
     nudge = {"series": np.zeros((5, 2))}
     compiled, _ = jax.jit(jax.jacfwd(oracle._forward, has_aux=True))(nudge, row)
-    assert_agree(here.answer.blocks["outputs"]["series"][2], np.asarray(compiled["outputs"]["series"]), "", SAME)
+    assert_agree(here.answer.blocks["head"]["series"][2], np.asarray(compiled["head"]["series"]), "", SAME)
 
 
 def test_a_sequence_with_a_length_does_not_see_its_padding() -> None:

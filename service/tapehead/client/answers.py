@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tapehead.errors import BadParameter
-from tapehead.operations import Result
+from tapehead.operations import Plan, Result
 from tapehead.operations.request import Array
 from tapehead.wire.messages import JSON, Reply, decode_reply, encode_reply
 
@@ -28,12 +28,13 @@ class Answer:
     """An answer of a model.
 
     `tensors` are read-only arrays by name, `axes` the names of each one's axes ("batch", "of.unit", "wrt.timestep"),
-    `meta` how it was computed, `asked` the operation and its parameters (arrays left out).
+    `meta` how it was computed, `asked` the operation and its parameters (arrays left out). The tensors of a dry run are
+    `Plan`s: shape (None where only the model can tell a length), dtype and bytes, and no numbers.
     """
 
     model: str
     version: int
-    tensors: Mapping[str, Array]
+    tensors: Mapping[str, Any]
     axes: Mapping[str, tuple[str, ...]]
     meta: Mapping[str, Any]
     asked: Mapping[str, Any] = field(default_factory=dict)
@@ -42,20 +43,22 @@ class Answer:
     def of(cls, reply: Reply, asked: Mapping[str, Any]) -> Answer:
         """The answer that a reply holds."""
         result = reply.result
-        return cls(reply.model, reply.version, result.tensors, result.axes, result.meta, asked)
+        tensors = {**result.tensors, **{plan.name: plan for plan in result.plans}}
+        return cls(reply.model, reply.version, tensors, result.axes, result.meta, asked)
 
     @property
     def value(self) -> Array:
         """The tensor named `value`, or else the only one.
 
         Raises:
-            BadParameter: there are several.
+            BadParameter: there are several, or none was computed.
         """
-        if "value" in self.tensors:
-            return self.tensors["value"]
-        if len(self.tensors) == 1:
-            return next(iter(self.tensors.values()))
-        raise BadParameter(f"this answer holds the tensors {list(self.tensors)}: take one from .tensors")
+        arrays = self._computed
+        if "value" in arrays:
+            return arrays["value"]
+        if len(arrays) == 1:
+            return next(iter(arrays.values()))
+        raise BadParameter(f"this answer holds the tensors {list(arrays)}: take one from .tensors")
 
     @property
     def final_states(self) -> dict[str, Array]:
@@ -64,7 +67,7 @@ class Answer:
         Raises:
             BadParameter: the answer holds none.
         """
-        ends = {name: array for name, array in self.tensors.items() if name.endswith(".final")}
+        ends = {name: array for name, array in self._computed.items() if name.endswith(".final")}
         if not ends:
             raise BadParameter("this answer holds no final states: ask for states(…, final_states=True)")
         return {name.removesuffix(".final") + ".initial": array for name, array in ends.items()}
@@ -85,14 +88,15 @@ class Answer:
         from tapehead.pictures import picture
 
         meta = {**self.asked, **self.meta}
-        return picture(tensors=self.tensors, axes=self.axes, meta=meta, title=self.title, **options)
+        return picture(tensors=self._computed, axes=self.axes, meta=meta, title=self.title, **options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an .npz file, which `np.load` reads too: each tensor by its name, the rest in one JSON member."""
+        arrays = self._computed
         label = Result({}, self.axes, {**self.meta, "asked": dict(self.asked)})
         with zipfile.ZipFile(path, "w") as file:
             file.writestr(_LABEL, bytes(encode_reply(label, self.model, self.version, JSON)))
-            for name, array in self.tensors.items():
+            for name, array in arrays.items():
                 with file.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
 
@@ -116,10 +120,21 @@ class Answer:
 
     def __repr__(self) -> str:
         rows = [
-            f"  {name}: {array.dtype.name} {array.shape} [{', '.join(self.axes.get(name, ()))}]"
-            for name, array in self.tensors.items()
+            f"  {name}: {tensor.dtype.name} {tensor.shape} [{', '.join(self.axes.get(name, ()))}]"
+            for name, tensor in self.tensors.items()
         ]
-        return "\n".join([f"<Answer {self.title}", *rows]) + ">"
+        dry = f"  not computed, a dry run: {self.meta.get('bytes', 0):,} bytes by the route {self.meta.get('route')}"
+        return "\n".join([f"<Answer {self.title}", *rows, *([dry] if self._is_dry else [])]) + ">"
+
+    @property
+    def _is_dry(self) -> bool:
+        return any(isinstance(tensor, Plan) for tensor in self.tensors.values())
+
+    @property
+    def _computed(self) -> Mapping[str, Array]:
+        if self._is_dry:
+            raise BadParameter("a dry run computes no numbers, only their shape, dtype and bytes: leave dry_run out")
+        return self.tensors
 
 
 def _read(file: zipfile.ZipFile, name: str) -> Array:

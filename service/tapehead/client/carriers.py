@@ -8,6 +8,7 @@ import time
 from typing import Protocol, TypedDict, cast
 
 import httpx2
+import numpy as np
 
 from tapehead.client.calls import Call, Outcome, Received
 from tapehead.client.progress import LARGE, Progress
@@ -128,25 +129,42 @@ def _request(client: httpx2.Client | httpx2.AsyncClient, call: Call) -> httpx2.R
 
 
 class _Download:
-    """A response while it comes."""
+    """A response while it comes. One that says how long it is comes into memory of that size, and is never moved."""
 
     def __init__(self, response: httpx2.Response, progress: Progress | None) -> None:
         self._response = response
-        self._body = bytearray()
         length = response.headers.get("content-length", "")
         self._total = int(length) if length.isdecimal() else None
+        self._known = _room(self._total or 0)
+        self._unknown = bytearray()
+        self._done = 0
         self._progress = progress if self._total is None or self._total >= LARGE else None
 
     def take(self, chunk: bytes) -> None:
         """One more piece has come."""
-        self._body += chunk
+        end = self._done + len(chunk)
+        if end <= len(self._known):
+            self._known[self._done : end] = chunk
+        else:
+            self._unknown += chunk
+        self._done = end
         if self._progress is not None:
-            self._progress(len(self._body), self._total)
+            self._progress(self._done, self._total)
 
     @property
     def received(self) -> Received:
         """The whole response."""
-        return Received(self._response.status_code, dict(self._response.headers), self._body)
+        whole = self._known if self._done == len(self._known) else self._known[: self._done - len(self._unknown)]
+        body = whole if not self._unknown else bytes(whole) + self._unknown
+        return Received(self._response.status_code, dict(self._response.headers), body)
+
+
+def _room(size: int) -> memoryview:
+    """Memory for a body; none where a server claims more than there is, and what really comes is then gathered."""
+    try:
+        return np.empty(size, np.uint8).data
+    except (MemoryError, ValueError, OverflowError):
+        return memoryview(bytearray())
 
 
 def _lost(error: httpx2.RequestError, call: Call) -> TapeheadError:

@@ -24,7 +24,7 @@ class Model(Generic[A]):
     features), or `{input name: either}`. Sequences of different lengths are padded with zeros at the end and their
     lengths are sent; an array already padded goes with `lengths`. Where a layer cannot take lengths, one request
     a length is sent, and the answers are put together again. `initial_states` are given by their points' names, as an
-    answer's `final_states` gives them; parameters that every operation has (`precision`) go along by name.
+    answer's `final_states` gives them; parameters that every operation has (`precision`, `dry_run`) go along by name.
     An operation that has no method here is asked by its name: `model.ask("hvp", x, of=…)`, or `model.hvp(x, of=…)`
     where the server has it.
     """

@@ -19,9 +19,9 @@ from tapehead.engine.model import Model
 from tapehead.engine.products import hvp, jvp, vjp
 from tapehead.engine.saliency import saliency
 from tapehead.engine.states import infer, states
-from tapehead.operations import Request, Result
+from tapehead.operations import Result
 
-OPERATIONS: Mapping[str, Callable[[Model, Request], Result]] = {
+OPERATIONS: Mapping[str, Callable[..., Result]] = {
     "states": states,
     "jacobian": jacobian,
     "vjp": vjp,
@@ -32,4 +32,7 @@ OPERATIONS: Mapping[str, Callable[[Model, Request], Result]] = {
     "infer": infer,
 }
 
-__all__ = ["OPERATIONS", "Model"]
+GROWN = frozenset({"jacobian"})
+"""The operations that take a sink besides, to fill a large answer in place."""
+
+__all__ = ["GROWN", "OPERATIONS", "Model"]

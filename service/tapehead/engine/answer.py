@@ -63,8 +63,9 @@ def device() -> str:
 
 
 def _valid(prepared: Prepared, about: Target | None) -> Any:
-    if about is not None:
-        return prepared.valid(about.place)
+    found = None if about is None else prepared.valid(about.place)
+    if found is not None:
+        return found
     return next((mask for key, mask in prepared.masks.items() if isinstance(key, str)), None)
 
 

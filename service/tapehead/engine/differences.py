@@ -41,7 +41,7 @@ def check(model: Model, request: Request) -> Result:
     ofs, wrts = texts(parameters["of"]), texts(parameters["wrt"])
     ours = jacobian(model, request)
     stopwatch.lap("jacobian")
-    prepared = Prepared(model.apart(), request, list(dict.fromkeys([*ofs, *wrts])))
+    prepared = Prepared(model.apart(), _in_float64(request), list(dict.fromkeys([*ofs, *wrts])))
     tensors: dict[str, Array] = {}
     for of in map(prepared.targets.__getitem__, ofs):
         moved = _Moved(prepared, of, [prepared.targets[text] for text in wrts])
@@ -54,6 +54,15 @@ def check(model: Model, request: Request) -> Result:
     about = prepared.targets[ofs[0]]
     found = answer(prepared, tensors, ours.axes, stopwatch, route="central differences", about=about, **more)
     return replace(found, meta=found.meta | {"checked_route": ours.meta["route"]})
+
+
+def _in_float64(request: Request) -> Request:
+    """The request with its floating-point arrays as the copy takes them."""
+    inputs = {
+        name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in request.inputs.items()
+    }
+    states = {name: array.astype(np.float64) for name, array in request.initial_states.items()}
+    return replace(request, inputs=inputs, initial_states=states)
 
 
 def relative_difference(found: Array, expected: Array) -> float:

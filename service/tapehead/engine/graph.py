@@ -141,8 +141,9 @@ def flatten(model: Any) -> Graph:
     opener.open(function, "")
     outputs = tuple(opener.ids[id(tensor)] for tensor in function.outputs)
     graph = Graph(inputs, outputs, tuple(opener.named()), opener.named_nested())
-    # What leads to no output made masks.
-    return replace(graph, calls=tuple(graph.before(outputs)))
+    # What leads to no output, of the model or of one in it, made masks.
+    shown = (*outputs, *(tensor for tensors in graph.nested.values() for tensor in tensors))
+    return replace(graph, calls=tuple(graph.before(shown)))
 
 
 def function_of(layer: Any) -> Any:
@@ -237,6 +238,11 @@ class _Opener:
             else:
                 self._add_bidirectional(name, layer, sequence, initial, mask, outputs)
             return
+        if weights := [leaf.path for leaf in tree.flatten((args, kwargs)) if isinstance(leaf, keras.Variable)]:
+            raise UnsupportedModel(
+                f"{name!r} is given weights, {weights}, as constants: derivatives would leave them out. Use them "
+                f"within a layer of your own that holds them"
+            )
         self.calls.append((name, Call(name, layer, args, kwargs, outputs)))
 
     def _add_recurrence(
@@ -292,12 +298,18 @@ def _nodes(function: Any) -> Iterator[Any]:
 def _is_own_mask(node: Any, key: str) -> bool:
     """Whether an argument is the mask that Keras carries along with another one: the sweeps carry it themselves.
 
-    A model read from its config holds such a mask as a tensor of its own, so which tensor it is does not tell.
+    A model read from its config holds such a mask as a tensor of its own, so which tensor it is does not tell. A
+    recurrent layer fed with initial states gets none from Keras: one that it has was given to it.
     """
+    if node.arguments.kwargs.get("initial_state") is not None and isinstance(node.operation, _RECURRENT):
+        return False
     given = tree.flatten(node.arguments.kwargs.get(key))
     carried = [getattr(tensor, "_keras_mask", None) for tensor in node.arguments.keras_tensors]
     tensors = bool(given) and all(isinstance(mask, keras.KerasTensor) for mask in given)
     return "mask" in key and tensors and any(mask is not None for mask in carried)
+
+
+_RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
 
 
 def _is_loop(layer: Any) -> bool:

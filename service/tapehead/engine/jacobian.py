@@ -22,16 +22,19 @@ from tapehead.engine.prepared import Prepared, Target
 from tapehead.engine.programs import jvp_program, spike_program
 from tapehead.engine.reduction import reduced, side_of
 from tapehead.engine.rules.cells import Keep
-from tapehead.engine.seeds import at_times, bytes_an_entry, chunks, one_hot, one_hot_tangents
+from tapehead.engine.seeds import PIECES, at_times, bytes_an_entry, chunks, one_hot, one_hot_tangents
 from tapehead.engine.states import taken
-from tapehead.operations import Request, Result
+from tapehead.operations import Request, Result, Sink
 from tapehead.operations.cost import FORWARD_COST, full_route
 from tapehead.operations.plans import pair_name, texts
 from tapehead.operations.request import Array
 
 
-def jacobian(model: Model, request: Request) -> Result:
-    """d `of` / d `wrt` for each sample; with `lag`, d of[t] / d wrt[t - lag] for every t."""
+def jacobian(model: Model, request: Request, sink: Sink | None = None) -> Result:
+    """d `of` / d `wrt` for each sample; with `lag`, d of[t] / d wrt[t - lag] for every t.
+
+    A single whole Jacobian by the route reverse is computed into `sink`, in the order in which it lies in memory.
+    """
     stopwatch = Stopwatch()
     parameters = request.parameters
     ofs, wrts, lag, reduce = texts(parameters["of"]), texts(parameters["wrt"]), parameters["lag"], parameters["reduce"]
@@ -42,7 +45,10 @@ def jacobian(model: Model, request: Request) -> Result:
     axes: dict[str, tuple[str, ...]] = {}
     routes: set[str] = set()
     for of in map(prepared.targets.__getitem__, ofs):
-        if lag is None:
+        if sink is not None and _grows(request, of, targets):
+            found, route = [_grown(prepared, of, targets[0], pair_name(parameters, of.text, wrts[0]), sink)], "reverse"
+            routes.add(route)
+        elif lag is None:
             found, route = full(prepared, of, targets, reduce)
             routes.add(route)
         else:
@@ -77,8 +83,7 @@ def pair_axes(of: Target, wrt: Target, reduce: str, *, lagged: bool = False) -> 
 
 def full(prepared: Prepared, of: Target, wrts: Sequence[Target], reduce: str = "none") -> tuple[list[Array], str]:
     """The whole Jacobian for each of `wrts`, (batch, *of, *wrt), reduced; and the route taken."""
-    weights = any(isinstance(wrt.place, WeightAt) for wrt in wrts)
-    if full_route(math.prod(of.shape), [math.prod(wrt.shape) for wrt in wrts], weights=weights) == "forward":
+    if _route(of, wrts) == "forward":
         found = [_forward(prepared, of, wrt) for wrt in wrts]
         return [_reduced(prepared, array, of, wrt, reduce) for array, wrt in zip(found, wrts, strict=True)], "forward"
     if reduce == "none" or of.selection.axes[:1] != ("timestep",):
@@ -94,18 +99,52 @@ def full(prepared: Prepared, of: Target, wrts: Sequence[Target], reduce: str = "
     return [np.concatenate(arrays, axis=1) for arrays in zip(*steps, strict=True)], "reverse"
 
 
+def _route(of: Target, wrts: Sequence[Target]) -> str:
+    weights = any(isinstance(wrt.place, WeightAt) for wrt in wrts)
+    return full_route(math.prod(of.shape), [math.prod(wrt.shape) for wrt in wrts], weights=weights)
+
+
 def _reverse(prepared: Prepared, of: Target, wrts: Sequence[Target]) -> list[Array]:
     """(batch, entries of `of`, *wrt) for each of `wrts`."""
-    entries, places = math.prod(of.shape), [wrt.place for wrt in wrts]
+    entries = math.prod(of.shape)
     answers = [np.empty((prepared.batch, entries, *wrt.shape), prepared.dtype) for wrt in wrts]
     for chunk in chunks(entries, bytes_an_entry(prepared, [of, *wrts])):
-        values, times = one_hot(prepared, of, chunk)
-        found = spike_program(
-            prepared.model, prepared.calls, of.place, places, prepared.arrays(), values, times, Keep(rows=True)
-        )
-        for whole, wrt, part in zip(answers, wrts, found, strict=True):
-            whole[:, chunk] = taken(wrt, part, lead=2)
+        _sweep(prepared, of, wrts, answers, chunk)
     return answers
+
+
+def _sweep(prepared: Prepared, of: Target, wrts: Sequence[Target], answers: Sequence[Array], chunk: slice) -> None:
+    """Fills the entries `chunk` of each answer, (batch, entries of `of`, *wrt)."""
+    values, times = one_hot(prepared, of, chunk)
+    places = [wrt.place for wrt in wrts]
+    found = spike_program(
+        prepared.model, prepared.calls, of.place, places, prepared.arrays(), values, times, Keep(rows=True)
+    )
+    for whole, wrt, part in zip(answers, wrts, found, strict=True):
+        whole[:, chunk] = taken(wrt, part, lead=2)
+
+
+def _grows(request: Request, of: Target, wrts: Sequence[Target]) -> bool:
+    """Whether the answer is one array that can be filled from its start."""
+    parameters = request.parameters
+    single = len(wrts) == len(texts(parameters["of"])) == 1
+    return single and parameters["lag"] is None and parameters["reduce"] == "none" and _route(of, wrts) == "reverse"
+
+
+def _grown(prepared: Prepared, of: Target, wrt: Target, name: str, sink: Sink) -> Array:
+    """(batch, *of, *wrt), filled in pieces: a few rows with all of their entries, or some entries of one row."""
+    array = sink.open(name, (prepared.batch, *of.shape, *wrt.shape), prepared.dtype)
+    whole = array.reshape(prepared.batch, math.prod(of.shape), *wrt.shape)
+    row, entry = whole[0].nbytes, whole[0, 0].nbytes
+    for rows in chunks(prepared.batch, row * PIECES):
+        part = prepared.rows(rows)
+        targets = part.targets[of.text], [part.targets[wrt.text]]
+        for chunk in chunks(whole.shape[1], max(bytes_an_entry(part, [of, wrt]), entry * PIECES)):
+            _sweep(part, *targets, [whole[rows]], chunk)
+            if part.batch == 1:
+                sink.fill(rows.start * row + chunk.stop * entry)
+        sink.fill(rows.stop * row)
+    return array
 
 
 def _forward(prepared: Prepared, of: Target, wrt: Target) -> Array:

@@ -68,6 +68,7 @@ def describe(model: Model, name: str, version: int) -> Card:
         bytes=model.bytes,
         dtype=model.dtype,
         aliases={**_paths(model), **_aliases(graph, points)},
+        closed=_closed(graph),
         columns=_columns(model),
     )
 
@@ -165,6 +166,24 @@ def _paths(model: Model) -> dict[str, str]:
     return {path: name for path, name in found.items() if path not in model.weights}
 
 
+def _closed(graph: Graph) -> dict[str, str]:
+    """The recurrent layers within layers that are called as a whole, and why they have no points."""
+    whole = [call for call in graph.calls if isinstance(call, Call) and isinstance(call.layer, keras.layers.Layer)]
+    return {
+        quoted(inner.name): _within(call, inner)
+        for call in whole
+        for inner in call.layer._flatten_layers(include_self=False)
+        if isinstance(inner, keras.layers.RNN)
+    }
+
+
+def _within(call: Call, inner: Any) -> str:
+    return (
+        f"layer {inner.name!r} lies inside {call.name!r} ({type(call.layer).__name__}), which is called as a whole: "
+        f"its output and its weights are points. A model whose call is made of layers and keras.ops alone is opened"
+    )
+
+
 def _columns(model: Model) -> dict[str, dict[str, tuple[int, int]]]:
     """Where each gate's columns stand on the last axis of a recurrent layer's weights, in the kernel's order."""
     names = dict(zip(named_weights(model.graph), model.weights, strict=True))
@@ -173,10 +192,10 @@ def _columns(model: Model) -> dict[str, dict[str, tuple[int, int]]]:
         base = call.name.partition(".call.")[0]
         for name, cell in _cells(base, call.layer.cell):
             gates = cell_gates(call.rule, name.removeprefix(base).lstrip("."))
-            for weight in _own_weights(name, cell):
-                width = model.weights[names[weight]].shape[-1] // max(1, len(gates))
+            for weight in _own_weights(name, cell) if gates else ():
+                width = model.weights[names[weight]].shape[-1] // len(gates)
                 found[names[weight]] = {gate: (n * width, (n + 1) * width) for n, gate in enumerate(gates)}
-    return {weight: gates for weight, gates in found.items() if gates}
+    return found
 
 
 def _aliases(graph: Graph, points: dict[str, PointInfo]) -> dict[str, str]:

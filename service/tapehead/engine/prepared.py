@@ -81,6 +81,10 @@ class Prepared:
         """What derivatives are computed in."""
         return np.dtype(self.model.dtype)
 
+    def rows(self, rows: slice) -> Prepared:
+        """The same for some of the samples alone."""
+        return self if self.batch == 1 else Prepared(self.model, self.request.rows(rows), list(self.targets))
+
     def entire(self, target: Target) -> tuple[int, ...]:
         """The shape of a target's whole point, without the batch axis: what a cotangent or tangent of it fills."""
         return (*(() if target.times is None else (self.timesteps(target.place),)), *target.unit_shape)

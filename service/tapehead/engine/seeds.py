@@ -16,6 +16,9 @@ from tapehead.operations.request import Array
 # What one sweep may hold besides its inputs; a Jacobian needs it for every stack entry, so larger ones go in chunks.
 CHUNK_BYTES = 256 << 20
 
+# An answer that is passed on while it grows does so in this part of CHUNK_BYTES at a time: 16 MiB.
+PIECES = 16
+
 Ints = npt.NDArray[np.int64]
 
 

@@ -1,14 +1,14 @@
 """A subclassed model, which has no graph of layers, as a Functional model around the very same layers and weights.
 
-Its `call` is run once on Keras tensors, and Keras notes each layer and operation that it meets. Where the call is made of
-layers and `keras.ops` alone, that is the whole graph. Where it is not (TensorFlow's own functions, weights outside
+Its `call` is run once on Keras tensors, and Keras notes each layer and operation that it meets. Where the call is made
+of layers and `keras.ops` alone, that is the whole graph. Where it is not (TensorFlow's own functions, weights outside
 layers), the model stands in the graph as one layer: its inputs, outputs and weights are points, and no more.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
@@ -59,8 +59,8 @@ def _input_shapes(model: Any) -> Shapes:
     needed = [one.name for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
     if len(needed) != 1:
         raise UnsupportedModel(
-            f"{_title(model)} is called with {len(needed)} arguments, {needed}; expected one: pass several tensors as a "
-            f"list or a dict"
+            f"{_title(model)} is called with {len(needed)} arguments, {needed}; expected one: pass several tensors as "
+            f"a list or a dict"
         )
     config = model.get_build_config() or {}
     if not model.built or "input_shape" not in config:
@@ -96,7 +96,20 @@ def _opened(model: Any, symbols: Any) -> Any:
     outside = {variable.path for variable in model.weights} - {variable.path for variable in found.weights}
     if outside:
         raise ValueError(f"its weights {sorted(outside)} lie outside the layers that its call meets")
+    if any(map(_is_number, _arguments(found))):
+        raise ValueError("its call computes on numbers of its own, which may come from its weights")
     return found
+
+
+def _arguments(functional: Any) -> Iterator[Any]:
+    for nodes in functional._nodes_by_depth.values():
+        for node in nodes:
+            yield from tree.flatten((node.arguments.args, node.arguments.kwargs))
+
+
+def _is_number(argument: Any) -> bool:
+    """Whether a call was given a weight, or a tensor that Keras cannot trace back to what it was computed from."""
+    return isinstance(argument, keras.Variable) or tf.is_tensor(argument)
 
 
 def _whole(model: Any, symbols: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What can be asked of a model, in plain values: parameters, axes, shapes and bytes. Nothing here computes.
+"""What can be asked of a model, in plain values: parameters, axes, shapes, bytes and cost. Nothing here computes.
 
 card.py        what is known of a model without its framework
 request.py     what is asked, and what comes back
@@ -6,11 +6,13 @@ table.py       the operations that are built: one row each
 selection.py   a point and its index -> which timesteps and units, on which axes
 arrays.py      the arrays of a request, held against the card
 check.py       a whole request, held against the card: normalised, with the plan of its answer
+cost.py        the route of an answer, and about how much work it is
 """
 
 from tapehead.operations.card import Card, PointInfo, TensorSpec
 from tapehead.operations.check import check
-from tapehead.operations.request import Array, Plan, Request, Result
+from tapehead.operations.cost import Cost, cost
+from tapehead.operations.request import Array, Plan, Request, Result, Sink
 from tapehead.operations.table import INFER, OPERATIONS, Operation, Parameter
 
 __all__ = [
@@ -18,12 +20,15 @@ __all__ = [
     "OPERATIONS",
     "Array",
     "Card",
+    "Cost",
     "Operation",
     "Parameter",
     "Plan",
     "PointInfo",
     "Request",
     "Result",
+    "Sink",
     "TensorSpec",
     "check",
+    "cost",
 ]

@@ -37,7 +37,11 @@ class PointInfo:
 
 @dataclass(frozen=True)
 class Card:
-    """A model's name, inputs, outputs, points, recurrent layers and weights, as plain values that cross the seam."""
+    """A model's name, inputs, outputs, points, recurrent layers and weights, as plain values that cross the seam.
+
+    `recurrent` tells of each layer its cell, units, states, gates and direction, the points that are the sequence it
+    `reads`, and whether the model has it `fed` with initial states.
+    """
 
     name: str
     version: int
@@ -51,6 +55,8 @@ class Card:
     platform: str = "tapehead_keras"
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of a point: `inputs` for the only input, an ambiguous name's alternatives joined by commas."""
+    closed: Mapping[str, str] = field(default_factory=dict)
+    """Why a recurrent layer within another layer has no points, by the inner one's name."""
     columns: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
     """Where on a weight's last axis each gate's columns start and end."""
 

@@ -51,8 +51,9 @@ def _too_large(plans: Sequence[Plan], total: int, limit: int) -> str:
     largest = max(plans, key=lambda plan: plan.bytes)
     return (
         f"the answer would be {_mebibytes(total)} ({largest.name}: {list(largest.axes)} = {list(largest.shape)}), over "
-        f"the limit of {_mebibytes(limit)}. Ask for less: a slice of timesteps or units in `of` or `wrt`, fewer "
-        f"samples a request, or a vjp with the combination of outputs you need"
+        f"the limit of {_mebibytes(limit)}. Ask for less: a slice of timesteps or units in `of` or `wrt`; a reduction, "
+        f"as reduce='norm' with one number a pair of timesteps; or a vjp with the combination of outputs you need. "
+        f"dry_run=true tells the size of an answer beforehand"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,11 @@ def _jacobian(asked: Asked) -> tuple[Plan, ...]:
     return tuple(plans)
 
 
+def _check(asked: Asked) -> tuple[Plan, ...]:
+    """A Jacobian's, in the precision of differences."""
+    return tuple(replace(plan, dtype=np.dtype(np.float64)) for plan in _jacobian(asked))
+
+
 Part = list[tuple[int | None, str]]
 
 
@@ -297,7 +303,7 @@ PLANS: Mapping[str, Callable[[Asked], tuple[Plan, ...]]] = {
     "vjp": _vjp,
     "jvp": _jvp,
     "hvp": _hvp,
-    "check": _jacobian,
+    "check": _check,
     "saliency": _saliency,
     "infer": _infer,
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +27,35 @@ class Request:
         """How many sequences the request holds."""
         return next(int(array.shape[0]) for array in self.inputs.values())
 
+    def rows(self, rows: slice) -> Request:
+        """Some of the sequences alone; the parameters as they are."""
+        lengths = None if self.lengths is None else {name: array[rows] for name, array in self.lengths.items()}
+        inputs = {name: array[rows] for name, array in self.inputs.items()}
+        states = {name: array[rows] for name, array in self.initial_states.items()}
+        return Request(inputs, lengths, states, self.parameters)
+
 
 @dataclass(frozen=True)
 class Result:
-    """What comes back: tensors by name, the names of each tensor's axes, and how the answer was made."""
+    """What comes back: tensors by name, the names of each tensor's axes, and how the answer was made.
+
+    A dry run has `plans` in place of tensors.
+    """
 
     tensors: Mapping[str, Array]
     axes: Mapping[str, tuple[str, ...]]
     meta: dict[str, Any]
+    plans: Sequence[Plan] = ()
+
+
+class Sink(Protocol):
+    """Takes the one tensor of an answer while it is computed."""
+
+    def open(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Memory for the tensor, to be filled in C order from its start."""
+
+    def fill(self, size: int) -> None:
+        """So many bytes from its start are as they will stay."""
 
 
 @dataclass(frozen=True)

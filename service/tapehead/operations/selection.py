@@ -229,6 +229,8 @@ def _no_such(card: Card, name: str) -> str:
         own = [weight for weight in card.weights if weight.startswith(layer + "/")]
         return f"no weight {name!r}; weights here: {_listed(own or card.weights)}"
     head, _, part = name.replace("/", ".").partition(".")
+    if head in card.closed:
+        return f"no point {name!r}: {card.closed[head]}"
     parts = sorted(other[len(head) + 1 :] for other in card.points if other.startswith(head + "."))
     if part and parts:
         return f"no {part!r} in {head!r}; it has {_listed(parts)}"

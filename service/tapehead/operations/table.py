@@ -143,4 +143,4 @@ _ROWS = (
 )
 
 OPERATIONS: Mapping[str, Operation] = {row.name: row for row in _ROWS}
-INFER = Operation("infer", "The model's outputs.", (PRECISION,))
+INFER = Operation("infer", "The model's outputs.", (PRECISION, DRY_RUN))

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+import tapehead.keras  # noqa: F401 - registers the cells that ship with us, so that files that hold them load
 from tapehead.errors import TapeheadError, UnsupportedModel
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"

@@ -8,6 +8,7 @@
     backlog.py     what waits for one worker, until it is too late
     batch.py       which of the waiting go together
     observer.py    what can be counted and timed
+    speed.py       how fast answers are computed here
 
 A request goes admission -> catalogue -> placement -> lane: backlog -> batch -> worker.
 """

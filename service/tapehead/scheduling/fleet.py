@@ -6,12 +6,12 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Literal, Self
 
 from tapehead.errors import BadParameter, Deadline, Draining, Loading, TapeheadError
-from tapehead.operations import Card, Request, Result, check
+from tapehead.operations import Card, Cost, Plan, Request, Result, check, cost
 from tapehead.residency.repository import Repository
 from tapehead.scheduling.admission import Admission
 from tapehead.scheduling.catalogue import Catalogue, Standing
@@ -19,7 +19,8 @@ from tapehead.scheduling.lane import DiedLoading, Lane
 from tapehead.scheduling.observer import Observer, Silent
 from tapehead.scheduling.placement import Placement
 from tapehead.scheduling.settings import FleetSettings
-from tapehead.worker.protocol import Hire, Job, ModelRef
+from tapehead.scheduling.speed import Speed
+from tapehead.worker.protocol import Growth, Hire, Job, ModelRef
 
 State = Literal["READY", "LOADING", "UNAVAILABLE"]
 
@@ -58,6 +59,7 @@ class Fleet:
         self._catalogue = Catalogue(repository, live, clock, settings.rescan_s)
         self._admission = Admission(settings.queue_limit, clock)
         self._placement = Placement()
+        self._speed = Speed()
         self._lanes: list[Lane] = []
         self._loading: dict[ModelRef, asyncio.Task[Card]] = {}
         self._mustering: asyncio.Task[None] | None = None
@@ -117,8 +119,9 @@ class Fleet:
         *,
         id: str,  # noqa: A002 - what the wire calls it
         deadline_s: float | None = None,
+        growth: Growth | None = None,
     ) -> tuple[Result, ModelRef]:
-        """The answer to one request, and the version that gave it.
+        """The answer to one request, and the version that gave it; a large one comes to `growth` while it is computed.
 
         Raises:
             BadRequest: the request or the model is at fault.
@@ -133,10 +136,16 @@ class Fleet:
             self.observer.queued(name, operation)
             async with _loading_within(seconds, name):
                 lane, card = await self._loaded(standing)
-            checked = await self._checked(card, operation, request)
-            job = Job(id, standing.ref, operation, checked, deadline)
+            checked, plans = await self._checked(card, operation, request)
+            work = cost(card, operation, checked)
+            if checked.parameters["dry_run"]:
+                return self._foretold(plans, work, lane.status.device), standing.ref
+            job = Job(id, standing.ref, operation, checked, deadline, self._growing(growth, plans, standing.ref))
             async with _within(deadline - self._clock(), Deadline(f"not answered within {seconds:g} s")):
-                return await lane.submit(job), standing.ref
+                result = await lane.submit(job)
+            together = result.meta.get("joined", 1)
+            self._speed.note(work.flops * together, result.meta["timings"]["compute"])
+            return result, standing.ref
 
     async def card(self, name: str, version: int | None = None) -> Card:
         """What is known of a model, which is loaded for that if it never was.
@@ -265,11 +274,30 @@ class Fleet:
         except TapeheadError as error:
             log.warning("model %s version %s is not available: %s", *standing.ref.key, error.detail)
 
-    async def _checked(self, card: Card, operation: str, request: Request) -> Request:
+    async def _checked(self, card: Card, operation: str, request: Request) -> tuple[Request, Sequence[Plan]]:
         look = functools.partial(check, card, operation, request, answer_limit=self._settings.answer_limit)
         large = sum(array.nbytes for array in request.inputs.values()) > _LONG_LOOK_BYTES
-        checked, _ = await asyncio.to_thread(look) if large else look()
-        return checked
+        return await asyncio.to_thread(look) if large else look()
+
+    def _growing(self, growth: Growth | None, plans: Sequence[Plan], ref: ModelRef) -> Growth | None:
+        """Whoever is to be told of an answer that is one tensor, large and of known shape."""
+        if growth is None or len(plans) > 1 or None in plans[0].shape:
+            return None
+        growth.model = ref
+        return growth if plans[0].bytes >= self._settings.stream_threshold else None
+
+    def _foretold(self, plans: Sequence[Plan], work: Cost, device: str) -> Result:
+        """What a dry run answers, which no worker is asked for."""
+        meta = {
+            "route": work.route,
+            "precision": plans[0].dtype.name,
+            "device": device,
+            "bytes": sum(plan.bytes for plan in plans),
+            "flops": work.flops,
+            "seconds": self._speed.seconds(work.flops),
+            "dry_run": True,
+        }
+        return Result({}, {plan.name: plan.axes for plan in plans}, meta, plans)
 
     async def _loaded(self, standing: Standing) -> tuple[Lane, Card]:
         """The model's lane, and its card, once a worker has loaded it."""

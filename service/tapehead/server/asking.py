@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -15,7 +15,8 @@ from tapehead.errors import BadParameter, Deadline, UnknownModel
 from tapehead.operations import Request, Result
 from tapehead.server import bodies
 from tapehead.server.service import Service, serving
-from tapehead.worker.protocol import ModelRef
+from tapehead.server.streaming import disconnected
+from tapehead.worker.protocol import Growth, ModelRef
 
 T = TypeVar("T")
 
@@ -44,6 +45,16 @@ class Asking:
 
     async def ask(self, model: str, version: str | None, request: Request) -> tuple[Result, ModelRef]:
         """What the fleet answers; given up when the client goes away."""
+        result, ref = (await self.begin(model, version, request)).result()
+        return self.timed(result), ref
+
+    async def begin(
+        self, model: str, version: str | None, request: Request, growth: Growth | None = None
+    ) -> asyncio.Future[tuple[Result, ModelRef]]:
+        """What the fleet answers, once it is there, or its memory is: the rest then comes to `growth`.
+
+        Given up when the client goes away.
+        """
         asked = self.service.fleet.ask(
             model,
             read_version(model, version),
@@ -51,10 +62,14 @@ class Asking:
             request,
             id=self.http.scope["request_id"],
             deadline_s=max(0.0, self.ends - asyncio.get_running_loop().time()),
+            growth=growth,
         )
-        result, ref = await _while_connected(self.http, asked)
+        return await _begun(self.http, asyncio.ensure_future(asked), growth)
+
+    def timed(self, result: Result) -> Result:
+        """The result with the seconds of every stage so far in its meta."""
         self.timings.update(result.meta.get("timings", {}))
-        return replace(result, meta={**result.meta, "timings": dict(self.timings)}), ref
+        return replace(result, meta={**result.meta, "timings": dict(self.timings)})
 
     async def write(self, result: Result, encode: Callable[[], T]) -> T:
         """The answer, encoded."""
@@ -125,21 +140,20 @@ def read_version(model: str, version: str | None) -> int | None:
     return int(version)
 
 
-async def _while_connected(http: HTTPRequest, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives; it is cancelled when the client goes away, or the caller is."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(http))
+async def _begun(http: HTTPRequest, working: asyncio.Future[T], growth: Growth | None) -> asyncio.Future[T]:
+    """`working`, done or growing; it is cancelled when the client goes away before that, or the caller is."""
+    waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(disconnected(http.receive))]
+    if growth is not None:
+        waits.append(asyncio.ensure_future(growth.opened()))
+    begun = False
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        await asyncio.wait([working, *waits], return_when=asyncio.FIRST_COMPLETED)
+        begun = working.done() or (growth is not None and growth.array is not None)
+        if not begun:
             raise ClientDisconnect
-        return working.result()
+        return working
     finally:
-        for task in (working, leaving):
+        waits += [] if begun else [working]
+        for task in waits:
             task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _disconnected(http: HTTPRequest) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
+        await asyncio.gather(*waits, return_exceptions=True)

@@ -17,6 +17,7 @@ from tapehead.server.keys import admit
 from tapehead.server.metrics import Metrics
 from tapehead.server.problems import respond
 from tapehead.server.settings import Settings
+from tapehead.server.streaming import CutShort
 
 CLIENT_GONE = 499
 _ALWAYS = {"X-Content-Type-Options": "nosniff"}
@@ -99,6 +100,9 @@ class Envelope:
             exchange.status = CLIENT_GONE
         except TapeheadError as error:
             return error
+        except CutShort as cut:
+            _faults.warning("the answer to request %s was cut short: %s", exchange.request_id, cut)
+            raise
         except Exception:  # the last boundary before the wire: the client is told, and told no more
             _faults.exception("unhandled error in request %s", exchange.request_id)
             if exchange.status:

@@ -45,6 +45,7 @@ def _fleet_settings(settings: Settings) -> FleetSettings:
         batch_limit=settings.batch_limit,
         deadline_s=settings.deadline,
         answer_limit=settings.answer_limit,
+        stream_threshold=settings.stream_threshold,
         preload=settings.preload,
     )
 

@@ -98,6 +98,7 @@ class Settings:
     )
     body_limit: int = _setting(256 * 2**20, read_bytes, "largest request body")
     answer_limit: int = _setting(2**30, read_bytes, "largest answer; a larger one is refused before any work")
+    stream_threshold: int = _setting(32 * 2**20, read_bytes, "size from which an answer is sent while it is computed")
     deadline: float = _setting(60.0, read_seconds, "seconds a request has, unless it asks for fewer")
     graceful: float = _setting(30.0, read_seconds, "seconds the server has to finish what it took when it stops")
     keep_alive: float = _setting(65.0, read_seconds, "seconds an idle connection stays open")

@@ -5,4 +5,5 @@ plain.py      bytes <-> maps, lists, text and numbers, in msgpack or JSON
 nested.py     nested lists of numbers <-> arrays
 tensors.py    {"dtype", "shape", "data"} <-> arrays
 messages.py   requests, replies and problems
+streams.py    a large reply in pieces, its length known before its numbers
 """

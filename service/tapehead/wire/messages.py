@@ -22,9 +22,12 @@ from tapehead.operations import OPERATIONS, Request, Result
 from tapehead.operations.request import Array
 from tapehead.wire.nested import from_lists, to_lists
 from tapehead.wire.plain import JSON, MEDIA, MSGPACK, PROBLEM_JSON, Bytes, Kind, decode, encode, kind_of
-from tapehead.wire.tensors import is_tensor, pack, unpack
+from tapehead.wire.tensors import is_tensor, pack, pack_plan, unpack, unpack_plan
 
 VERSION = 1
+
+PADDING = "padding"
+"""The member of a streamed reply's `meta` that fills it up to a length known beforehand; it holds spaces."""
 
 _FIELDS = ("inputs", "lengths", "initial_states")
 
@@ -76,7 +79,7 @@ def encode_reply(result: Result, model: str, version: int, media: str) -> Bytes:
     reply = {
         "v": VERSION,
         "model": {"name": model, "version": version},
-        "tensors": result.tensors,
+        "tensors": {**result.tensors, **{plan.name: pack_plan(plan) for plan in result.plans}},
         "axes": result.axes,
         "meta": result.meta,
     }
@@ -96,8 +99,17 @@ def decode_reply(body: Bytes, media: str) -> Reply:
     name, version = model.get("name"), model.get("version")
     if not isinstance(name, str) or not isinstance(version, int):
         raise MalformedBody(f"the reply is of model {name!r}, version {version!r}; expected text and a whole number")
-    tensors, meta = _map(reply.get("tensors"), "tensors"), _map(reply.get("meta"), "meta")
-    return Reply(name, version, Result(_arrays(tensors, "tensors"), _axes(reply.get("axes")), _revived(meta, "meta")))
+    return Reply(name, version, _result(reply))
+
+
+def _result(reply: Mapping[str, Any]) -> Result:
+    tensors, axes = _map(reply.get("tensors"), "tensors"), _axes(reply.get("axes"))
+    meta = _revived(_map(reply.get("meta"), "meta"), "meta")
+    meta.pop(PADDING, None)
+    if meta.get("dry_run") is not True:
+        return Result(_arrays(tensors, "tensors"), axes, meta)
+    plans = tuple(unpack_plan(value, name, axes.get(name, ())) for name, value in tensors.items())
+    return Result({}, axes, meta, plans)
 
 
 def encode_problem(members: Mapping[str, Any], media: str) -> Bytes:

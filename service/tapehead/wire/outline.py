@@ -13,6 +13,9 @@ from tapehead.errors import MalformedBody
 
 MAX_DEPTH = 32
 MAX_ITEMS = 2**21
+LARGE_BIN = 2**17
+"""Bytes from which a bin is worth being told of; msgpack says the length of such a one in 32 bits."""
+_BIN32 = 0xC6
 
 Kind = Literal["leaf", "array", "map", "extension", "unused"]
 
@@ -58,14 +61,23 @@ def _head(byte: int) -> _Head:
 _HEADS = tuple(map(_head, range(256)))
 
 
-def check_outline(body: bytes | bytearray | memoryview) -> None:
-    """Refuses a msgpack body that claims more than it holds, or holds what Tapehead never sends.
+class Span(NamedTuple):
+    """Where a value lies in a body: its head at `start`, its payload from `data` to `end`."""
+
+    start: int
+    data: int
+    end: int
+
+
+def check_outline(body: bytes | bytearray | memoryview) -> list[Span]:
+    """Refuses a msgpack body that claims more than it holds, or holds what Tapehead never sends; tells its large bins.
 
     Raises:
         MalformedBody: it is cut short, goes on after its end, nests deeper than `MAX_DEPTH`, holds more than
             `MAX_ITEMS` values, or an extension type. The message names the byte.
     """
     at, items, due = 0, 0, [1]
+    bins: list[Span] = []
     while due:
         if not due[-1]:
             due.pop()
@@ -74,13 +86,17 @@ def check_outline(body: bytes | bytearray | memoryview) -> None:
         items += 1
         if items > MAX_ITEMS:
             raise MalformedBody(f"the body holds more than {MAX_ITEMS:,} values; send arrays of numbers as tensors")
+        start = at
         at, entries = _item(body, at)
+        if at - start > LARGE_BIN and body[start] == _BIN32:
+            bins.append(Span(start, start + 5, at))
         if entries:
             due.append(entries)
         if len(due) > MAX_DEPTH:
             raise MalformedBody(f"the body nests deeper than {MAX_DEPTH} levels, at byte {at}")
     if at != len(body):
         raise MalformedBody(f"the body ends at byte {at}, yet {len(body) - at} more bytes follow; send one msgpack map")
+    return bins
 
 
 def _item(body: bytes | bytearray | memoryview, at: int) -> tuple[int, int]:

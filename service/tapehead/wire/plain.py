@@ -6,16 +6,20 @@ Both media are read into the same plain values, so what stands above knows only 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 import msgpack
+import numpy as np
 
 from tapehead.errors import MalformedBody, UnsupportedMediaType
-from tapehead.wire.outline import MAX_ITEMS, check_outline
+from tapehead.wire.outline import MAX_ITEMS, Span, check_outline
 
 Bytes = bytes | bytearray | memoryview
 Kind = Literal["msgpack", "json"]
+
+_ALIGNMENT = 8
+_FIXEXT4 = bytes((0xD6, 0))
 
 MSGPACK = "application/vnd.msgpack"
 JSON = "application/json"
@@ -47,6 +51,9 @@ def kind_of(media: str) -> Kind:
 def decode(body: Bytes, media: str) -> Any:
     """The plain value in a body.
 
+    A writable body is the caller's to give away: large bins of its msgpack come as views of it, moved up to seven bytes
+    so that numbers lie where a processor reads them best.
+
     Raises:
         MalformedBody: it is not what `media` says, or repeats a key of a map.
     """
@@ -64,22 +71,41 @@ def encode(value: Any, media: str, *, size: int = 0) -> bytes | memoryview:
 
 
 def _from_msgpack(body: Bytes) -> Any:
-    check_outline(body)
+    bins = check_outline(body)
     size = len(body)
+    views: list[memoryview] = []
+    if bins and isinstance(body, memoryview) and not body.readonly:
+        body, views = _outside(body, bins)
     try:
         return msgpack.unpackb(
             body,
             raw=False,
             strict_map_key=True,
             object_pairs_hook=_distinct,
+            ext_hook=lambda _, place: views[int.from_bytes(place, "big")],
             max_str_len=size,
             max_bin_len=size,
             max_array_len=min(size, MAX_ITEMS),
             max_map_len=min(size, MAX_ITEMS),
-            max_ext_len=0,
+            max_ext_len=4,
         )
     except ValueError as error:
         raise MalformedBody(f"the body is not msgpack with text keys: {error}") from error
+
+
+def _outside(body: memoryview, bins: Sequence[Span]) -> tuple[bytes, list[memoryview]]:
+    """The body with each of `bins` taken out, its number in its place (an extension, of which the body has none)."""
+    edges = [0, *(edge for span in bins for edge in (span.start, span.end)), len(body)]
+    rest = [bytes(body[start:end]) for start, end in zip(edges[::2], edges[1::2], strict=True)]
+    marks = [_FIXEXT4 + number.to_bytes(4, "big") for number in range(len(bins))]
+    first = np.frombuffer(body, np.uint8).ctypes.data
+    views = []
+    for span in bins:
+        data = span.data - (first + span.data) % _ALIGNMENT
+        view = body[data : data + span.end - span.data]
+        view[:] = body[span.data : span.end]
+        views.append(view)
+    return b"".join(map(bytes.__add__, rest, [*marks, b""])), views
 
 
 def _from_json(body: Bytes) -> Any:

@@ -1,6 +1,7 @@
 """Tensors to plain values and back: `{"dtype": "float32", "shape": [2, 20, 5], "data": …}`.
 
-`data` is C order and little-endian in msgpack, nested lists in JSON. What is read is a read-only view.
+`data` is C order and little-endian in msgpack, nested lists in JSON. What is read is a read-only view. A tensor that is
+only planned, as a dry run tells it, has no `data`; a length that nobody knows yet is null.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tapehead.errors import BadDtype, BadShape, MalformedBody
-from tapehead.operations.request import Array
+from tapehead.operations.request import Array, Plan
 from tapehead.wire.nested import NON_FINITE, from_lists, to_lists
 from tapehead.wire.plain import Kind
 
@@ -29,6 +30,7 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 
 _NAMES = {dtype.str[1:]: name for name, dtype in DTYPES.items() if name != BFLOAT16}
 _FIELDS = frozenset(("dtype", "shape", "data"))
+_PLANNED = frozenset(("dtype", "shape"))
 _MAX_AXES = 32
 _MAX_ENTRIES = 2**32
 """As many bytes as msgpack's bin can hold; without a bound an empty axis would let the others claim anything."""
@@ -64,9 +66,30 @@ def unpack(value: Mapping[str, Any], what: str) -> Array:
         raise MalformedBody(f"{what} has the fields {sorted(value)}; a tensor has exactly dtype, shape and data")
     name, shape = _dtype(value["dtype"], what), _shape(value["shape"], what)
     data = value["data"]
-    array = _viewed(data, name, shape, what) if isinstance(data, bytes) else _listed(data, name, shape, what)
+    packed = isinstance(data, bytes | memoryview)
+    array = _viewed(data, name, shape, what) if packed else _listed(data, name, shape, what)
     array.flags.writeable = False
     return array
+
+
+def pack_plan(plan: Plan) -> dict[str, Any]:
+    """A planned tensor as a plain value."""
+    return {"dtype": dtype_name(plan.dtype), "shape": list(plan.shape)}
+
+
+def unpack_plan(value: Any, name: str, axes: tuple[str, ...]) -> Plan:
+    """A plain value as a planned tensor; bfloat16 as the float32 that it would arrive as.
+
+    Raises:
+        MalformedBody: a field is missing or unknown.
+        BadDtype, BadShape: the dtype is none that travels, the shape is none.
+    """
+    if not isinstance(value, dict) or value.keys() != _PLANNED:
+        raise MalformedBody(f"tensors[{name!r}] is {str(value)[:80]}; in a dry run a tensor has dtype and shape alone")
+    dtype, sizes = _dtype(value["dtype"], name), value["shape"]
+    known = _shape([1 if n is None else n for n in sizes] if isinstance(sizes, list) else sizes, name)
+    shape = tuple(None if n is None else size for n, size in zip(sizes, known, strict=True))
+    return Plan(name, shape, axes, np.dtype(np.float32) if dtype == BFLOAT16 else DTYPES[dtype])
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:
@@ -88,12 +111,12 @@ def _numbers(stored: Array, name: str) -> Array:
     return (stored.astype(np.uint32) << 16).view(np.float32)
 
 
-def _viewed(data: bytes, name: str, shape: tuple[int, ...], what: str) -> Array:
+def _viewed(data: bytes | memoryview, name: str, shape: tuple[int, ...], what: str) -> Array:
     dtype = DTYPES[name]
     needed = math.prod(shape) * dtype.itemsize
     if len(data) != needed:
         raise MalformedBody(f"{what} has {len(data)} bytes of data; {name} of shape {list(shape)} takes {needed}")
-    if name == "bool" and data.strip(b"\x00\x01"):
+    if name == "bool" and (np.frombuffer(data, np.uint8) > 1).any():
         raise BadDtype(f"{what} is bool, whose bytes are 0 or 1; another was found")
     return _numbers(np.ndarray(shape, dtype, data), name)
 

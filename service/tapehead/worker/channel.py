@@ -24,13 +24,15 @@ class _Call:
     reply: asyncio.Future[Any]
     limit_s: float
     since: float
+    told: Callable[[Mapping[str, Any]], None]
 
 
 class Channel:
     """One end of a connection to a worker process, which answers calls in their order.
 
     Out go `{"call": number, "do": verb, "with": tree}`, in come `{"call": number, "value": tree}` or
-    `{"call": number, "error": tree}`, and `{}` as a sign of life.
+    `{"call": number, "error": tree}`, before either any number of `{"call": number, "told": tree}` that say how far it
+    has come, and `{}` as a sign of life.
     """
 
     def __init__(self, connection: socket.socket, clock: Callable[[], float]) -> None:
@@ -47,8 +49,10 @@ class Channel:
         self.ended = asyncio.Event()
         self._loop.add_reader(connection.fileno(), self._readable)
 
-    async def call(self, verb: str, tree: Any, limit_s: float) -> Any:
-        """The reply to one call; `limit_s` is how long it may keep the other end busy.
+    async def call(
+        self, verb: str, tree: Any, limit_s: float, told: Callable[[Mapping[str, Any]], None] = lambda _: None
+    ) -> Any:
+        """The reply to one call; `limit_s` is how long it may keep the other end busy, `told` hears how far it is.
 
         Raises:
             TapeheadError: what came instead of a value.
@@ -59,7 +63,7 @@ class Channel:
             raise WorkerDied("the worker is not running")
         self._number += 1
         parcel = pack({"call": self._number, "do": verb, "with": tree})
-        call = self._calls[self._number] = _Call(self._loop.create_future(), limit_s, self._clock())
+        call = self._calls[self._number] = _Call(self._loop.create_future(), limit_s, self._clock(), told)
         try:
             await self._sent(parcel, self._number)
             return await call.reply
@@ -147,7 +151,9 @@ class Channel:
             return
         self.heard = self._clock()
         for message in messages:
-            if message:
+            if "told" in message:
+                self._calls[message["call"]].told(message["told"])
+            elif message:
                 self._settle(message)
 
     def _settle(self, message: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -106,8 +107,9 @@ class ChildWorker:
 
     async def run(self, jobs: Sequence[Job]) -> list[Answer]:
         """One answer a job, in order."""
-        trees = await self._call("run", [crossing.job_tree(job) for job in jobs], self._limits.run_s)
-        return [crossing.answer(tree) for tree in trees]
+        trees = [crossing.job_tree(job) for job in jobs]
+        replies = await self._call("run", trees, self._limits.run_s, functools.partial(_grow, jobs))
+        return [crossing.answer(reply, job.growth) for job, reply in zip(jobs, replies, strict=True)]
 
     async def status(self) -> WorkerStatus:
         """What it holds now."""
@@ -129,10 +131,12 @@ class ChildWorker:
             self._process.kill()
             await asyncio.wait({self._watch})
 
-    async def _call(self, verb: str, tree: Any, limit_s: float) -> Any:
+    async def _call(
+        self, verb: str, tree: Any, limit_s: float, told: Callable[[Mapping[str, Any]], None] = lambda _: None
+    ) -> Any:
         if self._channel is None:
             raise WorkerDied("the worker is not running")
-        return await self._channel.call(verb, tree, limit_s)
+        return await self._channel.call(verb, tree, limit_s, told)
 
     async def _watched(self, process: Process, channel: Channel) -> str:
         """Watches over one process until it ends, then tells every caller how it did."""
@@ -155,6 +159,12 @@ class ChildWorker:
             return f"gave no sign of life for {silent_s:.0f} s"
         overdue_s = channel.overdue_s()
         return "" if overdue_s is None else f"worked for {overdue_s:.0f} s on one call"
+
+
+def _grow(jobs: Sequence[Job], tree: Mapping[str, Any]) -> None:
+    growth = jobs[tree["job"]].growth
+    if growth is not None:
+        crossing.grow(growth, tree)
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import os
 import select
 import signal
@@ -18,9 +19,12 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tapehead.errors import Internal, TapeheadError
+from tapehead.operations import Array
 from tapehead.worker import crossing
-from tapehead.worker.transport import Inbox, receive, send
+from tapehead.worker.transport import INLINE_BYTES, Inbox, receive, send, send_shared, shared_array
 
 if TYPE_CHECKING:
     from tapehead.worker.station import Station
@@ -50,6 +54,7 @@ class _Service:
     def __init__(self, connection: socket.socket, sending: threading.Lock) -> None:
         self._connection, self._sending = connection, sending
         self._station: Station | None = None
+        self._call = 0
         self._verbs: Mapping[str, Callable[[Any], Any]] = {
             "start": self._start,
             "load": self._load,
@@ -69,8 +74,17 @@ class _Service:
         with self._sending:
             send(self._connection, message)
 
+    def tell(self, tree: Mapping[str, Any], memory: int | None = None) -> None:
+        """Says how far the call in hand has come; `memory` holds the tree's one large array, if it has one."""
+        message = {"call": self._call, "told": tree}
+        with self._sending:
+            if memory is None:
+                send(self._connection, message)
+            else:
+                send_shared(self._connection, message, memory)
+
     def _answer(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        number = message["call"]
+        number = self._call = message["call"]
         try:
             return {"call": number, "value": self._verbs[message["do"]](message["with"])}
         except TapeheadError as error:
@@ -95,7 +109,12 @@ class _Service:
         self._started.unload(*tree)
 
     def _run(self, trees: Any) -> Any:
-        return [crossing.answer_tree(answer) for answer in self._started.run([crossing.job(tree) for tree in trees])]
+        sinks = [_Sink(self, number) if tree["grows"] else None for number, tree in enumerate(trees)]
+        answers = self._started.run([crossing.job(tree) for tree in trees], sinks)
+        return [
+            crossing.answer_tree(answer, sink.name if sink else "")
+            for answer, sink in zip(answers, sinks, strict=True)
+        ]
 
     def _status(self, _: Any) -> Any:
         return crossing.status_tree(self._started.status())
@@ -105,6 +124,29 @@ class _Service:
         if self._station is None:
             raise Internal("the worker was asked to work before it was started")
         return self._station
+
+
+class _Sink:
+    """Memory that the server sees too, for the tensor of one job."""
+
+    def __init__(self, service: _Service, number: int) -> None:
+        self._service, self._number = service, number
+        self.name = ""
+
+    def open(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        if math.prod(shape) * dtype.itemsize <= INLINE_BYTES:  # it goes in the answer's header
+            return np.empty(shape, dtype)
+        array, memory = shared_array(shape, dtype)
+        try:
+            self._service.tell(crossing.opening_tree(self._number, name, array), memory)
+        finally:
+            os.close(memory)
+        self.name = name
+        return array
+
+    def fill(self, size: int) -> None:
+        if self.name:
+            self._service.tell(crossing.filling_tree(self._number, size))
 
 
 def _pulse(connection: socket.socket, sending: threading.Lock) -> None:

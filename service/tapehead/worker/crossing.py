@@ -7,8 +7,8 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from tapehead.errors import BY_CODE, Internal, TapeheadError
-from tapehead.operations import Request, Result
-from tapehead.worker.protocol import Answer, Job, ModelRef, Resident, WorkerSettings, WorkerStatus
+from tapehead.operations import Array, Request, Result
+from tapehead.worker.protocol import Answer, Growth, Job, ModelRef, Resident, WorkerSettings, WorkerStatus
 
 Tree = Mapping[str, Any]
 
@@ -21,12 +21,14 @@ def job_tree(job: Job) -> Tree:
         "operation": job.operation,
         "request": _shallow(job.request),
         "deadline": job.deadline,
+        "grows": job.growth is not None,
     }
 
 
 def job(tree: Tree) -> Job:
-    """The job that `job_tree` was given."""
-    return Job(**{**tree, "model": ref(tree["model"]), "request": Request(**tree["request"])})
+    """The job that `job_tree` was given, but for its growth, which stays where it is waited for."""
+    request = Request(**tree["request"])
+    return Job(tree["id"], ref(tree["model"]), tree["operation"], request, tree["deadline"])
 
 
 def ref_tree(ref: ModelRef) -> Tree:
@@ -39,18 +41,40 @@ def ref(tree: Tree) -> ModelRef:
     return ModelRef(**tree)
 
 
-def answer_tree(answer: Answer) -> Tree:
-    """A result, or the error in its place, as a tree."""
-    return {"error": error_tree(answer)} if isinstance(answer, TapeheadError) else {"result": _shallow(answer)}
+def answer_tree(answer: Answer, there: str = "") -> Tree:
+    """A result, or the error in its place, as a tree; without the tensor `there`, which the other side has already."""
+    if isinstance(answer, TapeheadError):
+        return {"error": error_tree(answer)}
+    tensors = {name: array for name, array in answer.tensors.items() if name != there}
+    return {"result": {"tensors": tensors, "axes": answer.axes, "meta": answer.meta}}
 
 
-def answer(tree: Tree) -> Answer:
-    """The result or error that `answer_tree` was given."""
+def answer(tree: Tree, growth: Growth | None = None) -> Answer:
+    """The result or error that `answer_tree` was given, with the tensor that has grown here."""
     if "error" in tree:
         return error(tree["error"])
     result = tree["result"]
     axes = {name: tuple(axes) for name, axes in result["axes"].items()}
-    return Result(result["tensors"], axes, result["meta"])
+    grown = {} if growth is None or growth.array is None else {growth.name: growth.array}
+    return Result({**grown, **result["tensors"]}, axes, result["meta"])
+
+
+def opening_tree(number: int, name: str, array: Array) -> Tree:
+    """That the memory of a tensor of job `number` is there, as a tree."""
+    return {"job": number, "name": name, "array": array}
+
+
+def filling_tree(number: int, size: int) -> Tree:
+    """That so many bytes of it are filled, as a tree."""
+    return {"job": number, "filled": size}
+
+
+def grow(growth: Growth, tree: Tree) -> None:
+    """Tells what `opening_tree` or `filling_tree` was given."""
+    if "array" in tree:
+        growth.open(tree["name"], tree["array"])
+    else:
+        growth.fill(tree["filled"])
 
 
 def error_tree(error: TapeheadError) -> Tree:
@@ -84,6 +108,6 @@ def settings(tree: Tree) -> WorkerSettings:
     return WorkerSettings(**{**tree, "imports": tuple(tree["imports"])})
 
 
-def _shallow(value: Request | Result) -> Tree:
+def _shallow(value: Request) -> Tree:
     # asdict would copy every array
     return {field.name: getattr(value, field.name) for field in fields(value)}

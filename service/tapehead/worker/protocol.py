@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import mmap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from tapehead.errors import TapeheadError
-from tapehead.operations import Card, Request, Result
+from tapehead.operations import Array, Card, Request, Result
 
 Answer = Result | TapeheadError
 
@@ -31,15 +35,67 @@ class ModelRef:
         return self.name, self.version
 
 
+class Growth:
+    """The one tensor of an answer while it is filled, seen on the event loop of who waits for it.
+
+    `array` is None until its memory is there; then its first `filled` bytes are as they will stay.
+    """
+
+    def __init__(self) -> None:
+        self.model: ModelRef | None = None
+        self.name = ""
+        self.array: Array | None = None
+        self.filled = 0
+        self._moved = asyncio.Event()
+
+    def open(self, name: str, array: Array) -> None:
+        """The memory is there."""
+        self.name, self.array = name, array
+        self._moved.set()
+
+    def fill(self, size: int) -> None:
+        """More of it is filled."""
+        self.filled = max(self.filled, size)
+        self._moved.set()
+
+    def let_go(self, size: int) -> None:
+        """So many bytes from the start are not looked at any more: a mapping of them is undone, the memory stays."""
+        mapping: Any = self.array
+        while isinstance(mapping, np.ndarray | memoryview):
+            mapping = mapping.base if isinstance(mapping, np.ndarray) else mapping.obj
+        whole = size // mmap.PAGESIZE * mmap.PAGESIZE
+        if isinstance(mapping, mmap.mmap) and whole:
+            mapping.madvise(mmap.MADV_DONTNEED, 0, whole)
+
+    async def opened(self) -> None:
+        """Waits until the memory is there."""
+        while self.array is None:
+            await self._move()
+
+    async def beyond(self, size: int) -> int:
+        """How much is filled, once that is more than `size` bytes."""
+        while self.filled <= size:
+            await self._move()
+        return self.filled
+
+    async def _move(self) -> None:
+        self._moved.clear()
+        await self._moved.wait()
+
+
 @dataclass(frozen=True)
 class Job:
-    """One checked request for one model. `deadline` is on `time.monotonic`, which processes of a machine share."""
+    """One checked request for one model. `deadline` is on `time.monotonic`, which processes of a machine share.
+
+    `growth` is told of the answer's one tensor while it is filled, where the engine can compute it that way.
+    """
 
     id: str
     model: ModelRef
     operation: str
     request: Request
     deadline: float | None = None
+    growth: Growth | None = field(default=None, compare=False)
 
 
 class Resident(NamedTuple):

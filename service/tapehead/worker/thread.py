@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from tapehead.errors import TapeheadError, WorkerDied
-from tapehead.operations import Card
-from tapehead.worker.protocol import Answer, Hire, Job, ModelRef, WorkerSettings, WorkerStatus
+from tapehead.operations import Array, Card
+from tapehead.worker.protocol import Answer, Growth, Hire, Job, ModelRef, WorkerSettings, WorkerStatus
 
 if TYPE_CHECKING:
     from tapehead.worker.station import Station
@@ -64,7 +66,9 @@ class ThreadWorker:
 
     async def run(self, jobs: Sequence[Job]) -> list[Answer]:
         """One answer a job, in order."""
-        return await self._on_thread(self._started.run, jobs)
+        loop = asyncio.get_running_loop()
+        sinks = [None if job.growth is None else _Sink(job.growth, loop) for job in jobs]
+        return await self._on_thread(self._started.run, jobs, sinks)
 
     async def status(self) -> WorkerStatus:
         """What it holds now."""
@@ -97,6 +101,21 @@ class ThreadWorker:
         if self._thread is None:
             raise WorkerDied("the worker is not running")
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+
+class _Sink:
+    """Memory of this process; the event loop is told how far it is filled."""
+
+    def __init__(self, growth: Growth, loop: asyncio.AbstractEventLoop) -> None:
+        self._growth, self._loop = growth, loop
+
+    def open(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        array = np.empty(shape, dtype)
+        self._loop.call_soon_threadsafe(self._growth.open, name, array)
+        return array
+
+    def fill(self, size: int) -> None:
+        self._loop.call_soon_threadsafe(self._growth.fill, size)
 
 
 def _why(error: Exception) -> str:

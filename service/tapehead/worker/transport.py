@@ -135,16 +135,40 @@ def send(connection: socket.socket, tree: Any) -> None:
     parcel = pack(tree)
     memory = parcel.memory()
     try:
-        sent = send_start(connection, parcel.head, memory)
-        connection.sendall(memoryview(parcel.head)[sent:])
+        _send_whole(connection, parcel.head, memory)
     finally:
         if memory is not None:
             os.close(memory)
 
 
+def send_shared(connection: socket.socket, tree: Any, memory: int) -> None:
+    """Sends one message on a blocking socket whose only large array lies in `memory` already, and may be filled yet."""
+    _send_whole(connection, pack(tree).head, memory)
+
+
+def _send_whole(connection: socket.socket, head: bytes, memory: int | None) -> None:
+    sent = send_start(connection, head, memory)
+    connection.sendall(memoryview(head)[sent:])
+
+
 def send_start(connection: socket.socket, head: bytes, memory: int | None) -> int:
     """Sends the descriptor with as much of the head as goes at once, and says how many bytes that were."""
     return connection.send(head) if memory is None else socket.send_fds(connection, [head], [memory])
+
+
+def shared_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Array, int]:
+    """An array of zeros in shared memory, and the memory's descriptor, which the caller closes.
+
+    What is written to it is seen by whoever maps the memory.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    descriptor = _nameless_memory()
+    try:
+        os.ftruncate(descriptor, size)
+        return np.frombuffer(mmap.mmap(descriptor, size), dtype).reshape(shape), descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _pack_other(value: Any, shared: list[tuple[int, Array]]) -> Any:

@@ -5,10 +5,13 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from tapehead.errors import UnknownOperation
-from tapehead.operations import OPERATIONS
+from tapehead.operations import OPERATIONS, Result
 from tapehead.server import media
-from tapehead.server.asking import asking
+from tapehead.server.asking import Asking, asking
+from tapehead.server.streaming import Growing, Streamed, closing_bytes
 from tapehead.wire.messages import decode_request, encode_reply
+from tapehead.wire.streams import reply_pieces
+from tapehead.worker.protocol import Growth, ModelRef
 
 router = APIRouter(prefix="/v2/models", include_in_schema=False)
 
@@ -26,8 +29,21 @@ async def answer(request: Request, model: str, operation: str, version: str | No
     """The answer to a question in Tapehead's own schema."""
     own = media.request_type(request.headers.get("content-type"))
     wanted = media.reply_type(request.headers.get("accept"), own)
+    growth = Growth() if media.is_msgpack(wanted) else None
     async with asking(request, operation) as question:
         asked = await question.read(partial(decode_request, media=own))
-        result, ref = await question.ask(model, version, asked)
-        body = await question.write(result, lambda: encode_reply(result, ref.name, ref.version, wanted))
+        working = await question.begin(model, version, asked, growth)
+        if growth is not None and not working.done():
+            return Growing(working, growth, question.timed, closing_bytes(asked), wanted, question.server_timing)
+        result, ref = working.result()
+        return await _whole(question, question.timed(result), ref, wanted)
+
+
+async def _whole(question: Asking, result: Result, ref: ModelRef, wanted: str) -> Response:
+    """An answer that is there: copied into one body, or, where it is large, sent from where it lies."""
+    size = sum(array.nbytes for array in result.tensors.values())
+    if media.is_msgpack(wanted) and size >= question.service.settings.stream_threshold:
+        views = await question.write(result, lambda: reply_pieces(result, ref.name, ref.version))
+        return Streamed(views, wanted, question.server_timing)
+    body = await question.write(result, lambda: encode_reply(result, ref.name, ref.version, wanted))
     return Response(body, headers=question.server_timing, media_type=wanted)
