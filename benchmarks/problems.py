@@ -47,7 +47,8 @@ def problem(workload: Workload, seed: int = 0) -> Problem:
     (batch, timesteps, d, n), gates = workload.size, workload.cell.gates
 
     def scaled(*shape: int) -> Array:
-        return (draw.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+        array: Array = (draw.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+        return array
 
     bias = (2, gates * n) if workload.cell.name == "gru" else (gates * n,)
     return Problem(

@@ -71,8 +71,8 @@ class Workload:
             case "jacobian":
                 return 2 * batch * timesteps * n * vectors
             case "norms":
-                # Forward, d tangents from each timestep on; it takes fewer than the n cotangents of every timestep.
-                return 2 * batch * timesteps * timesteps // 2 * min(d, n) * self.cell.products * n * n
+                # n vectors from each timestep to the first, half of all the pairs.
+                return 2 * batch * (timesteps * timesteps // 2) * n * self.cell.products * n * n
             case "lag":
                 return 0
         points = N_STEPS if self.question == "integrated" else 1
@@ -92,7 +92,7 @@ class Workload:
 PARAMETERS: Mapping[Question, tuple[str, Mapping[str, Any]]] = {
     "jacobian": ("jacobian", {"of": "rnn.h[-1]", "wrt": "inputs"}),
     "lag": ("jacobian", {"of": "rnn.h", "wrt": "rnn.h", "lag": 1}),
-    "norms": ("jacobian", {"of": "rnn.h", "wrt": "inputs", "reduce": "norm"}),
+    "norms": ("jacobian", {"of": "rnn.h", "wrt": "rnn.h", "reduce": "norm"}),
     "saliency": ("saliency", {"target": f"outputs[{TARGET}]"}),
     "integrated": (
         "saliency",

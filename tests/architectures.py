@@ -364,7 +364,7 @@ def masked(inputs: dict[str, np.ndarray], valid: Sequence[Sequence[int]]) -> dic
     }
 
 
-# ------------------------------------------------------------------------- what may stand around, before and between them
+# -------------------------------------------------------------------- what may stand around, before and between layers
 
 
 def series_input(name: str = "series", timesteps: int | None = None) -> Any:

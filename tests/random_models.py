@@ -51,7 +51,9 @@ RECURRENT: dict[str, Recurrent] = {
     ),
     "two states": lambda units, **ways: RNN(TwoState(units, "tanh", "code"), **ways),
     "stacked": lambda units, **ways: RNN(StackedRNNCells([SimpleRNNCell(2), GRUCell(2), LSTMCell(units)]), **ways),
-    "stacked with two states": lambda units, **ways: RNN(StackedRNNCells([LSTMCell(2), TwoState(units, "tanh")]), **ways),
+    "stacked with two states": lambda units, **ways: RNN(
+        StackedRNNCells([LSTMCell(2), TwoState(units, "tanh")]), **ways
+    ),
 }
 
 

@@ -103,6 +103,15 @@ def test_a_function_of_other_shapes_is_refused() -> None:
         GradientCell(4, function=cubic())
 
 
+def test_a_function_whose_second_derivative_tensorflow_gets_wrong_is_refused() -> None:
+    x, h = keras.Input((FEATURES,)), keras.Input((UNITS,))
+    value = keras.layers.Dense(1)(
+        keras.layers.LayerNormalization(name="normal")(keras.ops.concatenate([x, h], axis=-1))
+    )
+    with pytest.raises(ValueError, match=r"\['normal'\], whose second derivatives"):
+        GradientCell(UNITS, function=keras.Model([x, h], value))
+
+
 def test_another_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(RuntimeError, match="KERAS_BACKEND=tensorflow"):

@@ -1,8 +1,8 @@
 """Any point with respect to any point: every pair of them, for many architectures, is what the oracle says.
 
 The oracle (tests/oracle) differentiates an architecture's every point with respect to every nudge in one call and
-shares no code with the engine. The default suite asks some rows of each grid, the slow suite all of them; the measure is
-the largest difference over the largest entry.
+shares no code with the engine. The default suite asks some rows of each grid, the slow suite all of them. The measure
+is the largest difference over the largest entry.
 """
 
 from __future__ import annotations
@@ -64,20 +64,22 @@ WITH_LENGTHS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[tapehead.Client]:
-    models = {name: network(name) for name in dict.fromkeys([*NAMES, *WITH_LENGTHS])}
-    with tapehead.Client(models=models, timeout=None) as client:
-        yield client
+@pytest.fixture
+def model(name: str) -> Iterator[tapehead.Model]:
+    """The architecture, served by itself: what was compiled for it goes when the test ends."""
+    with tapehead.Client(models={name: network(name)}, timeout=None) as client:
+        yield client.model(name)
 
 
 @cache
-def grid(client: tapehead.Client, name: str, lengths: tuple[int, ...] | None = None) -> Grid:
-    told, model = client.model(name), network(name)
-    inputs = architectures.data(model, BATCH, TIMESTEPS)
+def grid(name: str, lengths: tuple[int, ...] | None = None) -> Grid:
+    network_ = network(name)
+    with tapehead.Client(models={name: network_}, timeout=None) as client:
+        points, weights = client.model(name).points, tuple(client.model(name).metadata["weights"])
+    inputs = architectures.data(network_, BATCH, TIMESTEPS)
     if name in architectures.MASKED or (name in architectures.EMBEDDED and lengths is None):
         inputs = architectures.masked(inputs, HOLES)
-    return Grid(model, told.points, tuple(told.metadata["weights"]), inputs, lengths)
+    return Grid(network_, points, weights, inputs, lengths)
 
 
 def chosen(name: str, among: list[str], count: int) -> list[str]:
@@ -85,10 +87,10 @@ def chosen(name: str, among: list[str], count: int) -> list[str]:
     return random.Random(name).sample(among, count)
 
 
-def assert_row_agrees(client: tapehead.Client, name: str, here: Grid, of: str, wrt: list[str]) -> None:
+def assert_row_agrees(model: tapehead.Model, here: Grid, of: str, wrt: list[str]) -> None:
     """One `of` with respect to many points, asked in one request."""
     lengths = None if here.lengths is None else list(here.lengths)
-    found = client.model(name).jacobian(here.inputs, of=[of], wrt=wrt, lengths=lengths).tensors
+    found = model.jacobian(here.inputs, of=[of], wrt=wrt, lengths=lengths).tensors
     far = {}
     for point in wrt:
         expected, value = here.jacobian(of, point), here.where_valid(of, found[f"{of} / {point}"])
@@ -99,49 +101,49 @@ def assert_row_agrees(client: tapehead.Client, name: str, here: Grid, of: str, w
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_oracle_knows_every_point_that_is_served(client: tapehead.Client, name: str) -> None:
-    here = grid(client, name)
+def test_the_oracle_knows_every_point_that_is_served(name: str) -> None:
+    here = grid(name)
     names, aliases = here.named
     assert not [point for point in here.wrt if not here.knows(point)]
     assert names <= {aliases.get(point, point) for point in here.wrt}
 
 
-def test_the_whole_grid_is_thousands_of_pairs(client: tapehead.Client) -> None:
-    grids = [grid(client, name) for name in NAMES]
+def test_the_whole_grid_is_thousands_of_pairs() -> None:
+    grids = [grid(name) for name in NAMES]
     assert len(grids) >= 12
     assert sum(len(here.of) * len(here.wrt) for here in grids) > 20_000
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_some_rows_of_the_grid_are_those_of_the_oracle(client: tapehead.Client, name: str) -> None:
-    here = grid(client, name)
+def test_some_rows_of_the_grid_are_those_of_the_oracle(model: tapehead.Model, name: str) -> None:
+    here = grid(name)
     for of in chosen(name, here.of, ROWS):
-        assert_row_agrees(client, name, here, of, here.wrt)
+        assert_row_agrees(model, here, of, here.wrt)
 
 
 @pytest.mark.parametrize("name", WITH_LENGTHS)
 def test_some_rows_of_the_grid_of_sequences_of_many_lengths_are_those_of_the_oracle(
-    client: tapehead.Client, name: str
+    model: tapehead.Model, name: str
 ) -> None:
-    here = grid(client, name, LENGTHS)
+    here = grid(name, LENGTHS)
     for of in chosen(name, here.of, 1):
-        assert_row_agrees(client, name, here, of, here.wrt)
+        assert_row_agrees(model, here, of, here.wrt)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_the_whole_grid_is_that_of_the_oracle(client: tapehead.Client, name: str) -> None:
-    here = grid(client, name)
+def test_the_whole_grid_is_that_of_the_oracle(model: tapehead.Model, name: str) -> None:
+    here = grid(name)
     for of in here.of:
-        assert_row_agrees(client, name, here, of, here.wrt)
+        assert_row_agrees(model, here, of, here.wrt)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_LENGTHS)
-def test_the_whole_grid_of_sequences_of_many_lengths_is_that_of_the_oracle(client: tapehead.Client, name: str) -> None:
-    here = grid(client, name, LENGTHS)
+def test_the_whole_grid_of_sequences_of_many_lengths_is_that_of_the_oracle(model: tapehead.Model, name: str) -> None:
+    here = grid(name, LENGTHS)
     for of in here.of:
-        assert_row_agrees(client, name, here, of, here.wrt)
+        assert_row_agrees(model, here, of, here.wrt)
 
 
 # ------------------------------------------------------------------------------------------------------ parts of points
@@ -159,9 +161,9 @@ UNMASKED = [name for name in NAMES if name not in architectures.MASKED]
 @pytest.mark.parametrize(
     "name", [name if i % 3 == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(UNMASKED)]
 )
-def test_parts_of_points_are_parts_of_the_oracles_grid(client: tapehead.Client, name: str) -> None:
-    here, choose = grid(client, name), random.Random(name)
+def test_parts_of_points_are_parts_of_the_oracles_grid(model: tapehead.Model, name: str) -> None:
+    here, choose = grid(name), random.Random(name)
     of = choose.choice(here.of)
     axes = {point: told["axes"] for point, told in here.points.items()}
     wrt = [indexed(point, axes.get(point, []), choose) for point in here.wrt if "/" not in point]
-    assert_row_agrees(client, name, here, indexed(of, axes.get(of, ["timestep"]), choose), wrt)
+    assert_row_agrees(model, here, indexed(of, axes.get(of, ["timestep"]), choose), wrt)

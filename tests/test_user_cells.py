@@ -236,6 +236,25 @@ def test_a_live_cell_without_build_or_config_is_served_in_its_own_precision() ->
     np.testing.assert_allclose(found, tape.batch_jacobian(last, x, experimental_use_pfor=False), atol=EXACT)
 
 
+def test_a_cell_that_normalizes_its_layer_has_no_second_derivative() -> None:
+    @keras.saving.register_keras_serializable("tapehead_tests")
+    class Normalized(FastWeights):
+        def build(self, input_shape: Any) -> None:
+            self.normal = keras.layers.LayerNormalization(dtype="float64")
+            self.normal.build((None, self.units))
+            super().build(input_shape)
+
+        def call(self, inputs: Any, states: Any) -> Any:
+            h, after = super().call(self.normal(inputs), states)
+            return h, after
+
+    with tapehead.Client(models={"mine": chain(rnn(Normalized(2, dtype="float64"), name="rnn"))}) as client:
+        mine = client.model("mine")
+        assert mine.check(data(), of="outputs[-1]", wrt="series").meta["difference"] < STEPPED
+        with pytest.raises(tapehead.NotDifferentiable, match="LayerNormalization"):
+            mine.hvp(data(), of="outputs[-1, 0]", wrt="series", tangent=data())
+
+
 def test_state_names_that_do_not_fit_the_states_are_left_aside() -> None:
     cell = FastWeights(2, dtype="float64")
     cell.state_names = ("h",)

@@ -16,8 +16,6 @@ from benchmarks.recurrences import STATES, STEPS, Functions, Recurrent
 from benchmarks.workloads import N_STEPS, TARGET
 
 _BY = Functions(jnp.tanh, jax.nn.sigmoid)
-_TOGETHER = 8
-"""Timesteps whose tangents are pushed forward at once, so that their products are large."""
 
 
 def _step(given: Problem) -> Callable[[Any, Any], Any]:
@@ -91,20 +89,39 @@ def _lag(given: Problem, mode: Callable[..., Any]) -> Callable[[], Array]:
     return _called(derivative, given.x)
 
 
-def _norms(given: Problem) -> Callable[[], Array]:
-    """Forward from each timestep with one tangent a feature, the fewest vectors there are; nothing larger is kept."""
-    batch, timesteps, d, _ = given.workload.size
+def _nudged(given: Problem, nudges: Any) -> Any:
+    """h after each timestep, (timesteps, batch, n), each moved by its nudge before anything reads it."""
+    step = _step(given)
+    projected = jnp.moveaxis(given.x @ given.kernel + given.input_bias, 1, 0)
+    zero = jnp.zeros(nudges.shape[1:], nudges.dtype)
 
-    def norms(x: Any) -> Any:
-        _, push = jax.linearize(lambda x: _states(given, x)[0], x)
+    def along(state: Any, part: tuple[Any, Any]) -> Any:
+        h, *rest = step(state, part[0])
+        return (h + part[1], *rest), h + part[1]
 
-        def from_step(s: Any) -> Any:
-            tangents = jnp.zeros((d, batch, timesteps, d), x.dtype).at[:, :, s].set(jnp.eye(d, dtype=x.dtype)[:, None])
-            return jnp.sqrt((jax.vmap(push)(tangents) ** 2).sum((0, 3)))
+    return lax.scan(along, (zero,) * STATES[given.workload.cell.name], (projected, nudges))[1]
 
-        return jnp.transpose(lax.map(from_step, jnp.arange(timesteps), batch_size=_TOGETHER), (2, 1, 0))
 
-    return _called(norms, given.x)
+def _norms(given: Problem, *, forward: bool) -> Callable[[], Array]:
+    """One timestep's n tangents or cotangents after the other's, and nothing kept but their norms."""
+    batch, timesteps, _, n = given.workload.size
+
+    def norms(nudges: Any) -> Any:
+        run = partial(_nudged, given)
+        pass_on = jax.linearize(run, nudges)[1] if forward else _transposed(jax.vjp(run, nudges)[1])
+
+        def of_step(t: Any) -> Any:
+            vectors = jnp.zeros((n, timesteps, batch, n), nudges.dtype)
+            vectors = vectors.at[:, t].set(jnp.eye(n, dtype=nudges.dtype)[:, None])
+            return jnp.sqrt((jax.vmap(pass_on)(vectors) ** 2).sum((0, 3)))
+
+        return jnp.transpose(lax.map(of_step, jnp.arange(timesteps)), (2, 1, 0) if forward else (2, 0, 1))
+
+    return _called(norms, np.zeros((timesteps, batch, n), np.float32))
+
+
+def _transposed(pull: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda cotangent: pull(cotangent)[0]
 
 
 CALLS: Mapping[tuple[str, str], Callable[[Problem], Callable[[], Array]]] = {
@@ -114,5 +131,6 @@ CALLS: Mapping[tuple[str, str], Callable[[Problem], Callable[[], Array]]] = {
     ("forward", "lag"): partial(_lag, mode=jax.jacfwd),
     ("reverse", "saliency"): _saliency,
     ("reverse", "integrated"): _integrated,
-    ("forward", "norms"): _norms,
+    ("forward", "norms"): partial(_norms, forward=True),
+    ("reverse", "norms"): partial(_norms, forward=False),
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
 from tapehead.engine.answer import Stopwatch, answer, in_precision
@@ -60,11 +62,30 @@ def hvp(model: Model, request: Request) -> Result:
 def _twice_differentiable(prepared: Prepared, wrts: Sequence[Target]) -> None:
     """Refuses layers whose second derivative TensorFlow gets wrong: `tf.nn.moments` stops a gradient within them."""
     for call in reached_from(prepared.calls, [wrt.place for wrt in wrts]):
-        if type(call.layer).__name__ in ("GroupNormalization", "Moments", "SpectralNormalization"):
+        if wrong := _wrong_twice(call.layer):
             raise NotDifferentiable(
-                f"layer {call.name!r} ({type(call.layer).__name__}) has no right second derivative in TensorFlow; "
+                f"layer {call.name!r} ({wrong}) has no right second derivative in TensorFlow; "
                 f"ask for hvp of or with respect to points that do not lie across it"
             )
+
+
+def _wrong_twice(layer: Any) -> str | None:
+    """The class of the layer itself, or of one that it calls, whose second derivative is wrong.
+
+    LayerNormalization has a rule of its own, which does not reach into cells and layers that are called as a whole.
+    """
+    if isinstance(layer, keras.layers.TimeDistributed):
+        layer = layer.layer
+    inner = layer._flatten_layers(include_self=False) if isinstance(layer, keras.layers.Layer) else []
+    within = [type(one).__name__ for one in inner]
+    return next(
+        (name for name in (type(layer).__name__, *within) if name in _STOPPED or (name in within and name in _OWN)),
+        None,
+    )
+
+
+_STOPPED = ("GroupNormalization", "Moments", "SpectralNormalization")
+_OWN = ("LayerNormalization",)
 
 
 def pulled(

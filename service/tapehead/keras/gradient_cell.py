@@ -119,3 +119,10 @@ def _refuse_other_functions(function: Any, units: int) -> None:
             f"GradientCell's function takes [x, h], h of shape (batch, {units}), and gives (batch, 1); this one takes "
             f"{shapes[0]} and gives {shapes[1]}"
         )
+    # They use tf.nn.moments, which stops a gradient that counts from the second derivative on.
+    wrong = [layer.name for layer in function._flatten_layers() if type(layer).__name__ in _STOPPED]
+    if wrong:
+        raise ValueError(f"GradientCell's function holds {wrong}, whose second derivatives TensorFlow gets wrong")
+
+
+_STOPPED = ("GroupNormalization", "LayerNormalization", "SpectralNormalization")
