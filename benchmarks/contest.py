@@ -22,17 +22,23 @@ AGREEMENT = 1e-4
 _PAUSE_S = 0.01
 _TURN_S = 0.03
 _MOST_CALLS = 20
-_WARM, _WARM_S = 4, 10.0
+_WARM, _WARM_S = 4, 5.0
 """Calls before the first that counts, if they take no longer: ours compiles for its shapes at the third."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long a contest may take: rounds at least and at most, and seconds after which no further one begins."""
+    """How long a contest may take: no round begins after `most` of them, after `seconds` once there were `least`, or
+    in any case after three times as many.
+    """
 
     least: int = 3
     most: int = 15
-    seconds: float = 7.0
+    seconds: float = 4.0
+
+    def over(self, rounds: int, elapsed: float) -> bool:
+        """Whether so many rounds in so many seconds are enough."""
+        return rounds >= self.most or (rounds >= self.least and elapsed > self.seconds) or elapsed > 3 * self.seconds
 
 
 class Disagreement(AssertionError):
@@ -55,12 +61,11 @@ def agree(found: Array, expected: Array, who: str) -> None:
 def medians(calls: Mapping[str, Call], effort: Effort) -> dict[str, float]:
     """The median seconds of each call."""
     lone = {name: _warmed(call) for name, call in calls.items()}
-    turns = {name: max(1, min(_MOST_CALLS, round(_TURN_S / seconds))) for name, seconds in lone.items()}
+    turns = {name: max(1, min(_MOST_CALLS, round(_TURN_S / max(seconds, 1e-9)))) for name, seconds in lone.items()}
     found: dict[str, list[float]] = {name: [] for name in calls}
-    began = time.perf_counter()
-    for number in range(effort.most):
-        if number >= effort.least and time.perf_counter() - began > effort.seconds:
-            break
+    began, rounds = time.perf_counter(), 0
+    while not effort.over(rounds, time.perf_counter() - began):
+        rounds += 1
         for name, call in calls.items():
             found[name] += _turn(call, turns[name])
     return {name: median(seconds) for name, seconds in found.items()}

@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = list(_measured(chosen, quick=given.quick, out=out))
     if out is not None:
         _draw(rows, out)
-    return 0 if rows else 2
+    if not rows:
+        print(f"no workload is named so; they are: {', '.join(one.name for one in _all(curves=True))}")
+    return 0 if rows and not any(row.disagreements for row in rows) else 1
 
 
 def _all(*, curves: bool) -> list[Workload]:
@@ -78,14 +80,17 @@ def _line(row: Row) -> str:
     from benchmarks.rows import OURS
 
     peers = ", ".join(f"{name} {_number(ms)}" for name, ms in row.ms.items() if name != OURS)
-    left = ", ".join(f"{name}: {why}" for name, why in row.left_out.items())
     shares = ", ".join(f"{value:.0%} {name}" for name, value in row.shares.items())
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
     asked = "" if row.workload.asked is None else f"{row.workload.asked:g}"
-    memory = "" if row.peak_mib is None else f"; at most {row.peak_mib:.0f} MiB above the model"
     name = row.workload.name if "×" in row.workload.name else f"{row.workload.name} {row.workload.size}"
-    own = _number(row.ms[OURS])
-    return f"{name:<34}{own:>10}  {ratio:>6} {asked:>5}  {shares:<22} {peers}{memory}{f' ({left})' if left else ''}"
+    return f"{name:<34}{_number(row.ms[OURS]):>10}  {ratio:>6} {asked:>5}  {shares:<22} {peers}{_remarks(row)}"
+
+
+def _remarks(row: Row) -> str:
+    memory = "" if row.peak_mib is None else f"; at most {row.peak_mib:.0f} MiB above the model"
+    left = "".join(f"; {name}: {why}" for name, why in row.left_out.items())
+    return memory + left + "".join(f"\n  {one}" for one in row.disagreements)
 
 
 def _number(ms: float) -> str:

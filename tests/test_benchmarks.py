@@ -60,7 +60,7 @@ def test_answers_apart_by_more_than_a_ten_thousandth_are_refused() -> None:
 
 def test_everyone_is_called_in_turns() -> None:
     order: list[str] = []
-    medians({name: lambda name=name: order.append(name) for name in "ab"}, Effort(2, 2, 0))
+    medians({name: lambda name=name: order.append(name) for name in "ab"}, Effort(2, 2, 60))
     calls = "".join(order).removeprefix("aaaabbbb")
     turn = len(calls) // 4
     assert calls == ("a" * turn + "b" * turn) * 2

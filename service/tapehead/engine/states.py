@@ -62,4 +62,4 @@ def taken(target: Target, value: Array, *, lead: int = 1) -> Array:
     if not target.whole:
         timed = target.times is not None
         value = value[(slice(None),) * (lead + timed) + target.selection.rest]
-    return value.reshape(*value.shape[:lead], *target.shape)
+    return value.reshape((*value.shape[:lead], *target.shape))
