@@ -242,6 +242,7 @@ CELLS: dict[str, Builder] = {
     "stacked_cells": lambda: chain(
         RNN(StackedRNNCells([LSTMCell(2), GRUCell(3), SimpleRNNCell(2)]), name="rnn"), head()
     ),
+    "stacked_two_cells": lambda: chain(RNN(StackedRNNCells([GRUCell(2), SimpleRNNCell(3)]), name="rnn"), head()),
     "stacked_cells_sequence": lambda: chain(
         RNN(StackedRNNCells([TwoState(2, "tanh"), LSTMCell(3)]), name="rnn", **SEQUENCE)
     ),

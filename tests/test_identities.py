@@ -30,6 +30,7 @@ NAMES = [
     "two_state_text",
     "two_state_code",
     "stacked_cells",
+    "stacked_two_cells",
     "bidirectional_concat",
     "bidirectional_mul",
     "bidirectional_custom",
@@ -49,6 +50,7 @@ USUAL = [
     "gru_reset_before",
     "two_state_code",
     "stacked_cells",
+    "stacked_two_cells",
     "bidirectional_mul",
     "stack_after_backwards",
     "masked_bidirectional",
@@ -153,7 +155,7 @@ def test_no_sample_depends_on_another(client: tapehead.Client) -> None:
     assert np.abs(one[1] - two[1]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["lstm_sequence", "gru_reset_before", "two_state_code", "stacked_cells"])
+@pytest.mark.parametrize("name", ["lstm_sequence", "gru_reset_before", "two_state_code", "stacked_two_cells"])
 def test_a_long_jacobian_is_the_product_of_those_of_single_steps(client: tapehead.Client, name: str) -> None:
     """d s[4] / d s[1] is the product of the steps' Jacobians, s being the whole state: h alone does not do.
 
@@ -302,7 +304,9 @@ def test_derivatives_at_invalid_timesteps(client: tapehead.Client) -> None:
 # ---------------------------------------------------------------------------------------------- carried states, repeats
 
 
-@pytest.mark.parametrize("name", ["simple_rnn", "two_state_code", "stacked_cells", "stack", "stateful"])
+@pytest.mark.parametrize(
+    "name", some(["simple_rnn", "two_state_code", "stacked_two_cells", "stack", "stateful"], USUAL)
+)
 def test_one_call_is_stepping_one_timestep_at_a_time(client: tapehead.Client, name: str) -> None:
     model, x = client.model(name), series()
     states = states_of(model)

@@ -86,3 +86,20 @@ def test_a_derivative_is_the_same_from_either(
 
 def _is_fixed(function: Any) -> bool:
     return bool(function._jit_compile)
+
+
+def test_a_model_keeps_few_questions_and_the_last_asked_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_module, "PROGRAMS", 2)
+    model = Model(keras.Sequential([keras.Input((None, 2), name="x"), keras.layers.LSTM(2, name="lstm")]), "m")
+    built: list[str] = []
+
+    def ask(key: str) -> None:
+        def build() -> Program:
+            built.append(key)
+            return Program(lambda x: x, [tf.TensorSpec([])], None)
+
+        model.program(key, build)
+
+    for key in ("a", "b", "a", "c", "a", "b"):
+        ask(key)
+    assert built == ["a", "b", "c", "b"]

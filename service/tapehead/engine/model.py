@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from tapehead.engine.probe import Seen, probed
 from tapehead.engine.subclassed import with_graph
 from tapehead.engine.tuning import Later, Program
 from tapehead.operations import Card
+
+# How many compiled functions a model keeps, one for each question: a traced one takes some 6 to 9 MB.
+PROGRAMS = 64
 
 _MASKING = (keras.layers.Masking, keras.layers.Embedding)
 
@@ -48,7 +52,7 @@ class Model:
         self.live, self.later = live, later
         self.graph: Graph = flatten(keras_model)
         self.dtype, uniform = model_dtype(keras_model)
-        self._programs: dict[Hashable, Program] = {}
+        self._programs: OrderedDict[Hashable, Program] = OrderedDict()
         self.places: dict[str, Place] = named_places(self.graph)
         own_weights = named_weights(self.graph)
         self.weights: dict[str, Any] = dict(
@@ -105,9 +109,12 @@ class Model:
         return self._weight_places[weight]
 
     def program(self, key: Hashable, build: Callable[[], Program]) -> Program:
-        """The compiled function kept under `key`, built the first time."""
+        """The compiled function kept under `key`, built the first time; the least recently used go beyond PROGRAMS."""
         if key not in self._programs:
             self._programs[key] = build()
+        self._programs.move_to_end(key)
+        while len(self._programs) > PROGRAMS:
+            self._programs.popitem(last=False)
         return self._programs[key]
 
     def calls_before(self, places: Sequence[Place]) -> list[AnyCall]:
