@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tapehead.engine import OPERATIONS, Model, tuning
+from tapehead.engine import model as model_module
 from tapehead.engine.tuning import KEPT, OFTEN, Program
 from tapehead.operations import Request, check
 
