@@ -144,14 +144,16 @@ def bidirectional(
     if layer.return_sequences:
         back = run.book.xp.flip(back, -2)
     merged = [Signal(value, forward.mask) for value in MERGED[layer.merge_mode](run.book.xp, ahead, back)]
+    for i in range(len(final)):
+        run.aliases[f"{path}.forward.output.{1 + i}"] = f"{path}.output.{len(merged) + i}"
+        run.aliases[f"{path}.backward.output.{1 + i}"] = f"{path}.output.{len(merged) + len(final) + i}"
     return [*merged, *final, *other]
 
 
 def direction(run: Run, layer: Any, sequence: Signal, given: list[Signal], path: str, hears_mask: bool) -> list[Signal]:
-    """What leaves one direction, before it is merged."""
-    leaving = recurrence(run, layer, sequence, given, path, hears_mask)
-    names = [path] if len(leaving) == 1 else [f"{path}.output.{i}" for i in range(len(leaving))]
-    return [run.at(name, signal) for name, signal in zip(names, leaving, strict=True)]
+    """What leaves one direction: its output, before it is merged, and its final states, handed on as they are."""
+    output, *final = recurrence(run, layer, sequence, given, path, hears_mask)
+    return [run.at(f"{path}.output.0" if final else path, output), *final]
 
 
 MERGED = {
