@@ -17,7 +17,7 @@ import numpy as np
 from tapehead.engine.answer import Stopwatch, answer, in_precision
 from tapehead.engine.lag import lagged
 from tapehead.engine.model import Model
-from tapehead.engine.places import WeightAt
+from tapehead.engine.places import Gate, State, WeightAt
 from tapehead.engine.prepared import Prepared, Target
 from tapehead.engine.programs import jvp_program, spike_program
 from tapehead.engine.reduction import reduced, side_of
@@ -28,6 +28,7 @@ from tapehead.operations import Request, Result, Sink
 from tapehead.operations.cost import FORWARD_COST, full_route
 from tapehead.operations.plans import pair_name, texts
 from tapehead.operations.request import Array
+from tapehead.operations.selection import EVERYTHING
 
 
 def jacobian(model: Model, request: Request, sink: Sink | None = None) -> Result:
@@ -90,6 +91,8 @@ def full(prepared: Prepared, of: Target, wrts: Sequence[Target], reduce: str = "
         found = _reverse(prepared, of, wrts)
         return [_reduced(prepared, array, of, wrt, reduce) for array, wrt in zip(found, wrts, strict=True)], "reverse"
     assert of.times is not None
+    if reduce == "norm" and all(map(_norms_as_made, wrts)):
+        return _norm_maps(prepared, of, wrts), "reverse"
     bytes_a_step = math.prod(of.shape[1:]) * bytes_an_entry(prepared, [of, *wrts])
     steps = []
     for chunk in chunks(of.times.shape[1], bytes_a_step):
@@ -97,6 +100,36 @@ def full(prepared: Prepared, of: Target, wrts: Sequence[Target], reduce: str = "
         found = _reverse(prepared, part, wrts)
         steps.append([_reduced(prepared, array, part, wrt, reduce) for array, wrt in zip(found, wrts, strict=True)])
     return [np.concatenate(arrays, axis=1) for arrays in zip(*steps, strict=True)], "reverse"
+
+
+def _norms_as_made(wrt: Target) -> bool:
+    """Whether the sweep itself can take the norms: of all units of a state or gate."""
+    every = all(entry == EVERYTHING for entry in wrt.selection.rest)
+    return isinstance(wrt.place, State | Gate) and every
+
+
+def _norm_maps(prepared: Prepared, of: Target, wrts: Sequence[Target]) -> list[Array]:
+    """The norm of each pair of timesteps' matrix, (batch, times, timesteps): no matrix outlives its timestep."""
+    assert of.times is not None
+    units, places = len(of.units), [wrt.place for wrt in wrts]
+    width = sum(math.prod(target.unit_shape) for target in (of, *wrts))
+    found = []
+    # A sweep holds a few arrays of the stack's size; 32 is a generous guess at how many.
+    for chunk in chunks(of.times.shape[1], 32 * prepared.batch * units * width * prepared.dtype.itemsize):
+        values, times = one_hot(prepared, at_times(of, chunk), slice(None))
+        arrays = prepared.arrays()
+        part = spike_program(prepared.model, prepared.calls, of.place, places, arrays, values, times, norms=units)
+        found.append(part)
+    maps = [np.concatenate(parts, axis=1) for parts in zip(*found, strict=True)]
+    return [_at_timesteps(prepared, array, wrt) for array, wrt in zip(maps, wrts, strict=True)]
+
+
+def _at_timesteps(prepared: Prepared, array: Array, wrt: Target) -> Array:
+    """The timesteps that `wrt` takes of (batch, times, timesteps)."""
+    assert wrt.times is not None
+    times = np.broadcast_to(wrt.times[:, None], (prepared.batch, array.shape[1], wrt.times.shape[1]))
+    found: Array = np.take_along_axis(array, times, axis=2)
+    return found if isinstance(wrt.selection.time, slice) else found[..., 0]
 
 
 def _route(of: Target, wrts: Sequence[Target]) -> str:

@@ -55,22 +55,25 @@ def spike_program(
     values: Array,
     times: Array,
     keep: Keep = SUMMED,
+    *,
+    norms: int = 0,
 ) -> list[Array]:
     """Sweeps back a stack whose entries start at one timestep each: (batch, m, *wrt) for each of `wrt`.
 
     With respect to a weight the answer is (m, *wrt), behind the batch where `keep` keeps that. `values` is (batch or 1,
     m, *units), `times` (batch or 1, m) in the order that `of` is stored in: run order for a state or gate. For a point
-    without timesteps `times` is left unread.
+    without timesteps `times` is left unread. With `norms` every wrt is a state or gate, and the answer is (batch,
+    m / norms, timesteps): the norm of every `norms` entries' derivatives, taken as each timestep is reached.
     """
 
     def back(arrays: Arrays, values: Tensor, times: Tensor) -> list[Tensor]:
         made = trace(model.graph, calls, given(model, arrays))
         stack = tf.shape(values)[1]
-        return _swept(made, calls, of, wrt, _spiked(made, of, values, times), stack, keep, many=many)
+        return _swept(made, calls, of, wrt, _spiked(made, of, values, times), stack, keep, many=many, norms=norms)
 
     # Below, forming a step's derivative takes longer than it saves; measured in benchmarks/NOTES.md.
     many = values.shape[1] >= MANY
-    kind = ("spike", of, tuple(wrt), keep, many)
+    kind = ("spike", of, tuple(wrt), keep, many, norms)
     found: list[Array] = ran(model, kind, back, calls, arrays, Operand(values, 2), Operand(times, 2))
     return found
 
@@ -208,8 +211,9 @@ def _swept(
     keep: Keep = SUMMED,
     *,
     many: bool = False,
+    norms: int = 0,
 ) -> list[Tensor]:
-    found = sweep(made, calls, Source(of, cotangents, stack, many), wrt, keep)
+    found = sweep(made, calls, Source(of, cotangents, stack, many, norms), wrt, keep)
     return [_at_valid(made, place, read(made, found, place, stack)) for place in wrt]
 
 

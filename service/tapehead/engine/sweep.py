@@ -26,13 +26,14 @@ class Source:
     """Where a sweep starts: a place, and its stack of cotangents.
 
     `cotangents` is a Spike or Wave in run order for a state or gate at its timesteps, else (batch, m, …). `many` says
-    that the stack is large (see `recurrence.back`).
+    that the stack is large, `norms` what states and gates are reduced to (see `recurrence.back` for both).
     """
 
     place: Place
     cotangents: Seed | Tensor
     stack: Tensor
     many: bool = False
+    norms: int = 0
 
 
 @dataclass
@@ -117,6 +118,8 @@ def read(made: Trace, found: Found, place: Place, stack: Tensor) -> Tensor:
                 like = (
                     run.states[call.rule.states.index(name)] if isinstance(place, State) else gate_values(made, place)
                 )
+                if found.source.norms:
+                    return tf.zeros([made.batch, stack // found.source.norms, tf.shape(like)[0]], like.dtype)
                 return _zeros(made.batch, stack, swapped(like))
             return _input_time(call, found.adjoints[call].points[name])
         case Initial(call, name):
@@ -158,7 +161,7 @@ def _back_recurrence(made: Trace, call: Recurrence, source: Source, reads: Seque
     own = {place for place in reads if isinstance(place, Inner) and place.call is call}
     names = frozenset(place.name for place in own if not isinstance(place, Initial))
     weights = wants_weights(call, reads)
-    adjoint = back(run, source.stack, seeds, names, weights=weights, many=source.many)
+    adjoint = back(run, source.stack, seeds, names, weights=weights, many=source.many, norms=source.norms)
     found.adjoints[call] = adjoint
     if weights:
         found.add_weights(weight_cotangents(run, adjoint.rights, found.keep))

@@ -131,11 +131,21 @@ def forward(
     return Run(rule, inputs, valid, initial, states, output, kept, nudges)
 
 
-def back(run: Run, stack: Tensor, seeds: Seeds, reads: frozenset[str], *, weights: bool, many: bool = False) -> Adjoint:
+def back(
+    run: Run,
+    stack: Tensor,
+    seeds: Seeds,
+    reads: frozenset[str],
+    *,
+    weights: bool = False,
+    many: bool = False,
+    norms: int = 0,
+) -> Adjoint:
     """The sweep back: `stack` cotangents at once, from the last timestep to the first.
 
     `reads` names the states and gates whose total derivatives are kept, `weights` says whether the rights are, `many`
-    that the stack is large enough for a step's derivative to be formed before it is applied.
+    that the stack is large enough for a step's derivative to be formed before it is applied. With `norms` each state's
+    or gate's derivatives are kept as the norm of every `norms` stack entries alone: (timesteps, rows, m / norms).
     """
     rule, local = run.rule, run.local
     timesteps, rows = tf.unstack(tf.shape(run.inputs)[:2])
@@ -152,6 +162,8 @@ def back(run: Run, stack: Tensor, seeds: Seeds, reads: frozenset[str], *, weight
     if weights:
         shapes |= _right_shapes(rule, tf.nest.map_structure(lambda value: value[0], local), start, seeds)
         names += [name for name in shapes if name.startswith(RIGHTS)]
+    if norms:
+        shapes |= dict.fromkeys(reads, ())
     arrays = [_stack_array(start[0].dtype, timesteps, shapes[name]) for name in names]
     # A masked timestep shows an earlier output: what arrives there is carried back to where that output was made.
     carried = tf.zeros_like(start[0]) if seeds.output is None else tf.zeros_like(seeds.output.at(timesteps - 1))
@@ -174,6 +186,8 @@ def back(run: Run, stack: Tensor, seeds: Seeds, reads: frozenset[str], *, weight
             previous = tuple(in_rows(now, a, b) for a, b in zip(previous, arriving, strict=True))
             found = {name: in_rows(now, value, tf.zeros_like(value)) for name, value in found.items()}
             carried = carried if output is None else in_rows(now, tf.zeros_like(output), output)
+        if norms:
+            found |= {name: _norms(found[name], norms) for name in names if name in reads}
         arrays = [array.write(time, found[name]) for array, name in zip(arrays, names, strict=True)]
         return time - 1, tuple(map(_shaped, previous, cotangents)), carried, arrays
 
@@ -206,6 +220,12 @@ def _latest(seeds: Seeds, timesteps: Tensor) -> Tensor:
     if seeds.output is not None or seeds.final or len(spikes) < len(seeds.points):
         return timesteps - 1
     return tf.reduce_max([tf.reduce_max(spike.times) for spike in spikes])
+
+
+def _norms(value: Tensor, entries: int) -> Tensor:
+    """The Frobenius norm of every `entries` stack entries: (rows, m, …) to (rows, m / entries)."""
+    squares = tf.reduce_sum(value * value, axis=list(range(2, value.shape.rank)))
+    return tf.sqrt(tf.reduce_sum(tf.reshape(squares, [tf.shape(value)[0], -1, entries]), axis=-1))
 
 
 def _right_shapes(rule: CellRule, local: Local, start: tuple[Tensor, ...], seeds: Seeds) -> dict[str, Any]:
