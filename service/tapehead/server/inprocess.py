@@ -12,7 +12,8 @@ from tapehead.server.app import create_app
 from tapehead.server.hiring import thread_fleet
 from tapehead.server.settings import Settings
 
-DEFAULTS = Settings()
+# In process no one else waits: how long a request may take is for the caller's own timeout to say.
+DEFAULTS = Settings(deadline=86_400.0)
 
 
 def application(
