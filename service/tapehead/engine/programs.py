@@ -71,7 +71,7 @@ def spike_program(
         stack = tf.shape(values)[1]
         return _swept(made, calls, of, wrt, _spiked(made, of, values, times), stack, keep, many=many, norms=norms)
 
-    # Below, forming a step's derivative takes longer than it saves; measured in benchmarks/NOTES.md.
+    # Below, forming a step's derivative takes longer than it saves: at 32 it did, at 64 not (benchmarks/NOTES.md).
     many = values.shape[1] >= MANY
     kind = ("spike", of, tuple(wrt), keep, many, norms)
     found: list[Array] = ran(model, kind, back, calls, arrays, Operand(values, 2), Operand(times, 2))
