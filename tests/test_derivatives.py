@@ -25,7 +25,7 @@ from oracle.agreement import DIFFERENCES_TOLERANCE, assert_agree
 from oracle.cases import Case, case, case_with_lengths, differences, network, some
 
 EVERY = list(architectures.ARCHITECTURES)
-ONE_INPUT = [name for name in EVERY if name not in architectures.SEVERAL_INPUTS]
+ANY_LENGTH = [name for name in EVERY if name not in architectures.SEVERAL_INPUTS and not name.endswith("flattened")]
 WITH_LENGTHS = [
     "simple_rnn",
     "gru",
@@ -106,11 +106,19 @@ def test_with_lengths_jacobians_are_those_of_each_sequence_alone(client: tapehea
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ONE_INPUT)
+@pytest.mark.parametrize("name", ANY_LENGTH)
 def test_with_lengths_every_jacobian_is_that_of_each_sequence_alone(client: tapehead.Client, name: str) -> None:
     here = case_with_lengths(name)
     for (of, wrt), found in grid(client.model(name), here, lengths=[5, 3, 1]).items():
         assert_agrees_with_oracle(here.answer, of, wrt, found)
+
+
+def test_lengths_reach_no_further_than_a_layer_that_mixes_timesteps(client: tapehead.Client) -> None:
+    here, model = case_with_lengths("masked_lstm"), client.model("masked_then_flattened")
+    with pytest.raises(tapehead.LengthsUnsupported, match="flat"):
+        model.jacobian(here.inputs, of="outputs", wrt="inputs", lengths=[5, 3, 1])
+    before = model.jacobian(here.inputs, of="lstm.h", wrt="inputs", lengths=[5, 3, 1]).value
+    assert not before[1, :, :, 3:].any()
 
 
 def assert_agrees_with_oracle(answer: Answer, of: str, wrt: str, found: np.ndarray) -> None:
