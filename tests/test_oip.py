@@ -215,7 +215,7 @@ def test_a_server_that_is_told_to_stop_finishes_what_it_took(server: Serving, mo
             target=lambda: replies.append(httpx2.post(f"{other.url}/v2/models/toy/infer", json=body, timeout=99))
         )
         asking.start()
-        while "tapehead_requests_in_flight 2.0" not in httpx2.get(f"{other.url}/metrics").text and not replies:
+        while "tapehead_running 1.0" not in httpx2.get(f"{other.url}/metrics").text and not replies:
             time.sleep(0.005)
         started = time.monotonic()
         assert other.stop() == 0
