@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from tapehead.engine.rules.cells import Keep
 from tapehead.engine.rules.factors import Factors, arranged, formed, gram_norms, measures
 from tapehead.errors import BadDtype, BadParameter, BadShape, TapeheadError
 from tapehead.operations import Card, Plan, Request, Result, check
+from tapehead.wire.messages import decode_request, encode_plain
 
 EXACT = 1e-8
 USUAL = (
@@ -76,7 +76,8 @@ def assert_as_planned(result: Result, plans: Sequence[Plan]) -> None:
 def targets_of(model: Any, seed: int = 2) -> dict[str, np.ndarray]:
     """Random targets for every output, by its point."""
     inputs = inputs_of(model)
-    outputs = model([tf.constant(x) for x in inputs.values()])
+    given = [tf.constant(x) for x in inputs.values()]
+    outputs = model(given if len(given) > 1 else given[0])
     outputs = outputs if isinstance(outputs, list) else [outputs]
     numbers = np.random.default_rng(seed)
     names = ["outputs"] if len(outputs) == 1 else [f"outputs.{n}" for n in range(len(outputs))]
@@ -88,7 +89,7 @@ def inputs_of(model: Any) -> dict[str, np.ndarray]:
 
 
 def squares(run: Any, targets: Any) -> Any:
-    """Half the sum of squares of one sample's outputs, the timesteps that a mask leaves; and how many numbers those are."""
+    """The mean squared error of one sample's outputs, over the timesteps that a mask leaves."""
     total = 0.0
     for name, target in targets.items():
         point = run.aliases.get(name, name)
@@ -156,9 +157,7 @@ def test_lengths_give_each_sequence_the_gradient_it_has_alone(name: str) -> None
     states = [point for point, info in model.card.points.items() if info.kind == "initial"]
     numbers = np.random.default_rng(4)
     initial = {point: numbers.normal(size=(3, *model.card.points[point].shape)) for point in states}
-    expected = weight_gradients(
-        model.keras, inputs, squares, targets, lengths=LENGTHS, initial_states=initial
-    )
+    expected = weight_gradients(model.keras, inputs, squares, targets, lengths=LENGTHS, initial_states=initial)
     given: dict[str, Any] = {"targets": targets, "loss": "mse", "lengths": LENGTHS, "initial_states": initial}
     found = asked(model, inputs, by=["timestep"], per_sample=True, values=True, **given)
     for weight, gradient in expected.items():
@@ -280,3 +279,354 @@ def test_the_model_in_float32_answers_the_norms_of_its_values_by_either_way() ->
     float64 = asked(model, x, precision="float64", **given)
     for weight in model.weights:
         np.testing.assert_allclose(by_gram.tensors[weight], float64.tensors[weight], rtol=2e-4, atol=1e-8)
+
+
+# ----------------------------------------------------------------------------------------------------------- the losses
+
+
+def small(outputs: int = 3, *, sequences: bool = False, activation: str | None = None, mask: bool = False) -> Any:
+    """A float32 network of one recurrent layer."""
+    series = keras.Input((None, 2), name="series")
+    read = layers.Masking(name="masking")(series) if mask else series
+    states = layers.SimpleRNN(3, name="rnn", return_sequences=sequences)(read)
+    model = keras.Model(series, layers.Dense(outputs, activation=activation, name="head")(states))
+    return architectures.with_random_weights(model)
+
+
+def tape(model: Any, x: np.ndarray, y: Any) -> tuple[float, dict[str, np.ndarray]]:
+    """What Keras's own compiled loss and a gradient tape give."""
+    with tf.GradientTape() as recorded:
+        value = model.compute_loss(x, y, model(tf.constant(x, tf.float32)))
+    gradients = recorded.gradient(value, model.trainable_variables)
+    return float(value), {v.path: np.asarray(g) for v, g in zip(model.trainable_variables, gradients, strict=True)}
+
+
+SERIES = np.random.default_rng(7).normal(size=(4, 5, 2))
+NUMBERS = np.random.default_rng(8).normal(size=(4, 5, 3))
+CLASSES = np.array([[0, 2, 1, 1, 2]] * 4)
+CHANCES = np.abs(NUMBERS) / np.abs(NUMBERS).sum(-1, keepdims=True)
+
+
+def cubes(y_true: Any, y_pred: Any) -> Any:
+    """A loss of the user's own."""
+    return keras.ops.mean(keras.ops.abs(y_true - y_pred) ** 3, axis=-1)
+
+
+LOSSES: Mapping[str, tuple[Any, str | None, np.ndarray]] = {
+    "a name": ("mae", None, NUMBERS),
+    "a class": ("Huber", None, NUMBERS),
+    "classes": ("sparse_categorical_crossentropy", "softmax", CLASSES),
+    "classes with an axis": ("sparse_categorical_crossentropy", "softmax", CLASSES[..., None]),
+    "chances": ("categorical_crossentropy", "softmax", CHANCES),
+    "logits": (keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=2), None, CLASSES),
+    "a sum": (keras.losses.MeanSquaredError(reduction="sum"), None, NUMBERS),
+    "a function": (cubes, None, NUMBERS),
+}
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("sequences", [False, True])
+def test_a_compiled_loss_and_its_gradient_are_keras_own(kind: str, sequences: bool) -> None:
+    loss, activation, y = LOSSES[kind]
+    y = y if sequences else y[:, 0]
+    own = small(sequences=sequences, activation=activation, mask=sequences)
+    own.compile(loss=loss)
+    x = SERIES.astype("float32")
+    x[1, 3:] = 0  # masked, where there is a mask
+    value, gradients = tape(own, x, y)
+    model = Model(own, "own", live=True)
+    found = asked(model, x, targets=y, values=True)
+    assert found.meta["loss_value"] == pytest.approx(value, rel=1e-5)
+    paths = {variable.path: name for name, variable in model.weights.items()}
+    for path, gradient in gradients.items():
+        np.testing.assert_allclose(found.tensors[f"{paths[path]}:value"], gradient, rtol=1e-4, atol=1e-6)
+    named = found.meta["loss"]
+    assert named == (loss if isinstance(loss, str) else getattr(loss, "name", None) or loss.__name__)
+
+
+def test_a_loss_that_is_named_takes_the_place_of_the_compiled_one() -> None:
+    own = small()
+    own.compile(loss="mae")
+    model = Model(own, "own", live=True)
+    by_name = asked(model, SERIES, targets=NUMBERS[:, 0], loss="mse")
+    assert by_name.meta["loss"] == "mse"
+    own.compile(loss="mse")
+    assert asked(model, SERIES, targets=NUMBERS[:, 0]).meta["loss_value"] == by_name.meta["loss_value"]
+
+
+def test_each_samples_loss_is_its_own_and_not_divided_by_the_batch() -> None:
+    model = Model(small(sequences=True, mask=True), "own")
+    x = SERIES.copy()
+    x[1, 3:], x[2, 1:] = 0, 0
+    given: dict[str, Any] = {"targets": NUMBERS, "loss": "mse", "values": True}
+    each, whole = asked(model, x, per_sample=True, **given), asked(model, x, **given)
+    counts = np.array([5, 3, 1, 5])
+    assert np.average(each.meta["loss_value"], weights=counts) == pytest.approx(whole.meta["loss_value"], rel=1e-5)
+    for row, steps in enumerate(counts):
+        one = asked(model, x[row : row + 1, :steps], **(given | {"targets": NUMBERS[row : row + 1, :steps]}))
+        assert each.meta["loss_value"][row] == pytest.approx(one.meta["loss_value"], rel=1e-5)
+        for weight in model.weights:
+            np.testing.assert_allclose(
+                each.tensors[f"{weight}:value"][row], one.tensors[f"{weight}:value"], rtol=1e-4, atol=1e-6
+            )
+
+
+def two_heads() -> Any:
+    series = keras.Input((None, 2), name="series")
+    states = layers.SimpleRNN(3, name="rnn")(series)
+    heads = {"zoo": layers.Dense(2, name="first")(states), "ark": layers.Dense(1, name="second")(states)}
+    return architectures.with_random_weights(keras.Model(series, heads))
+
+
+def test_several_outputs_have_a_loss_each_with_its_weight() -> None:
+    own = two_heads()
+    own.compile(loss={"zoo": "mse", "ark": "mae"}, loss_weights={"zoo": 0.5, "ark": 3.0})
+    y = {"zoo": NUMBERS[:, 0, :2], "ark": NUMBERS[:, 0, :1]}
+    value, gradients = tape(own, SERIES, y)
+    model = Model(own, "two", live=True)
+    found = asked(model, SERIES, targets=y, values=True)
+    assert found.meta["loss_value"] == pytest.approx(value, rel=1e-5)
+    assert found.meta["loss"] == {"first": "mse", "second": "mae"}
+    for path, gradient in gradients.items():
+        np.testing.assert_allclose(found.tensors[f"{path}:value"], gradient, rtol=1e-4, atol=1e-6)
+    alone = asked(model, SERIES, targets={"ark": y["ark"]}, loss={"second": "mae"}, values=True)
+    assert alone.meta["disconnected"] == ["first/kernel", "first/bias"]
+    np.testing.assert_allclose(
+        3 * alone.tensors["second/kernel:value"], gradients["second/kernel"], rtol=1e-4, atol=1e-6
+    )
+    assert alone.meta["loss"] == {"second": "mae"}
+
+
+@keras.saving.register_keras_serializable("tapehead_tests")
+class Forecaster(keras.Model):
+    """A subclassed model, opened into its layers."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rnn = layers.SimpleRNN(3, name="rnn")
+        self.head = layers.Dense(1, name="head")
+
+    def call(self, inputs: Any) -> Any:
+        return self.head(self.rnn(inputs))
+
+
+def test_a_subclassed_models_compiled_loss_is_used() -> None:
+    own = Forecaster()
+    own(SERIES)
+    own.compile(loss="mse")
+    found = asked(Model(own, "own", live=True), SERIES, targets=NUMBERS[:, 0, 0])
+    assert found.meta["loss"] == "mse"
+    predicted = own(SERIES).numpy()[:, 0]
+    assert found.meta["loss_value"] == pytest.approx(np.mean((predicted - NUMBERS[:, 0, 0]) ** 2), rel=1e-5)
+
+
+# -------------------------------------------------------------------------------------------------- what is reached
+
+
+def test_the_gradient_of_a_point_needs_no_targets_and_is_what_a_tape_gives() -> None:
+    model = model_of("lstm_sequence")
+    x = inputs_of(model.keras)["series"]
+    found = asked(model, x, of="outputs[-1, 1]", values=True)
+    with tf.GradientTape() as recorded:
+        value = tf.reduce_sum(model.keras(tf.constant(x))[:, -1, 1])
+    gradients = recorded.gradient(value, list(model.weights.values()))
+    for weight, gradient in zip(model.weights, gradients, strict=True):
+        assert_agree(found.tensors[f"{weight}:value"], np.asarray(gradient), weight, EXACT)
+    assert found.meta["loss"] is None
+    assert found.meta["loss_value"] == pytest.approx(float(value), rel=1e-12)
+    each = asked(model, x, of="outputs[-1, 1]", per_sample=True, values=True)
+    np.testing.assert_allclose(each.meta["loss_value"], model.keras(x)[:, -1, 1], rtol=1e-12)
+    for weight in model.weights:
+        assert_agree(each.tensors[f"{weight}:value"].sum(0), found.tensors[f"{weight}:value"], weight, EXACT)
+
+
+def reached(name: str, of: str) -> set[str]:
+    model = model_of(name)
+    found = asked(model, inputs_of(model.keras), of=of)
+    assert set(found.tensors) | set(found.meta["disconnected"]) == set(model.weights)
+    assert not set(found.tensors) & set(found.meta["disconnected"])
+    return set(found.tensors)
+
+
+def test_weights_that_nothing_leads_from_are_disconnected_and_have_no_tensor() -> None:
+    lstm = {f"lstm/{name}" for name in ("kernel", "recurrent_kernel", "bias")}
+    assert reached("lstm", "lstm.forget_gate[0, 1]") == lstm
+    assert reached("lstm", "lstm.c.final[0]") == lstm
+    assert reached("stack", "gru.h[2, 0]") == lstm | {f"gru/{name}" for name in ("kernel", "recurrent_kernel", "bias")}
+
+
+def test_a_cells_own_wiring_decides_what_a_state_depends_on() -> None:
+    """The two-state cell's output layer leads to no state; c leads to h nowhere, h to c at every timestep."""
+    recurrent, read = {"rnn/linear_rec/kernel", "rnn/linear_rec/bias"}, {"rnn/linear_out/kernel", "rnn/linear_out/bias"}
+    assert reached("two_state_text", "rnn.h[1, 0]") == recurrent
+    assert reached("two_state_text", "rnn.c[1, 0]") == recurrent
+    assert reached("two_state_text", "outputs[1, 0]") == recurrent | read | {"head/kernel", "head/bias"}
+
+
+def test_the_path_through_fed_initial_states_counts_and_ends_where_the_request_gives_them() -> None:
+    model = model_of("encoder_decoder")
+    inputs = inputs_of(model.keras)
+    encoder = {f"encoder/{name}" for name in ("kernel", "recurrent_kernel", "bias")}
+    assert encoder <= set(asked(model, inputs, of="decoder.h[0, 0]").tensors)
+    states = {f"decoder.{name}.initial": np.zeros((3, 3)) for name in "hc"}
+    assert set(asked(model, inputs, of="decoder.h[0, 0]", initial_states=states).meta["disconnected"]) >= encoder
+
+
+def test_what_a_layer_stops_is_disconnected_and_what_is_frozen_is_told() -> None:
+    series = keras.Input((None, 2), name="series")
+    states = layers.SimpleRNN(3, name="rnn", kernel_regularizer="l2")(series)
+    left = layers.Dense(1, name="left")(keras.ops.stop_gradient(states))
+    right = layers.BatchNormalization(name="norm")(layers.Dense(1, name="right")(states))
+    own = keras.Model(series, layers.Add()([left, right]))
+    own.get_layer("right").trainable = False
+    model = Model(own, "own")
+    stopped = asked(model, SERIES, of="left[0]")
+    assert {"rnn/kernel", "rnn/recurrent_kernel", "rnn/bias"} <= set(stopped.meta["disconnected"])
+    assert "left/kernel" in stopped.tensors
+    found = asked(model, SERIES, targets=NUMBERS[:, 0, :1], loss="mse")
+    assert found.meta["disconnected"] == []
+    assert set(found.meta["not_trainable"]) == {
+        "right/kernel",
+        "right/bias",
+        "norm/moving_mean",
+        "norm/moving_variance",
+    }
+    assert found.tensors["norm/moving_mean"] > 0
+    assert found.meta["regularized"] == ["rnn/kernel"]
+
+
+def test_a_weight_used_within_and_outside_of_a_recurrence_has_no_gradient_at_a_timestep() -> None:
+    shared = architectures.TwoState(2, "tanh")
+    series = architectures.series_input()
+    states = architectures.RNN(shared, name="rnn")(series)
+    model = Model(keras.Model(series, shared.linear_rec(states)), "own")
+    found = asked(model, inputs_of(model.keras), of="outputs[0]", values=True)
+    name = next(name for name in model.weights if name.endswith("linear_rec/kernel"))
+    with tf.GradientTape() as recorded:
+        value = tf.reduce_sum(model.keras(tf.constant(inputs_of(model.keras)["series"]))[:, 0])
+    gradient = recorded.gradient(value, model.weights[name])
+    assert_agree(found.tensors[f"{name}:value"], np.asarray(gradient), name, EXACT)
+    with pytest.raises(BadParameter, match="outside"):
+        asked(model, inputs_of(model.keras), of="outputs[0]", by=["timestep"])
+
+
+# -------------------------------------------------------------------------------------------------------------- errors
+
+
+@cache
+def plain() -> Model:
+    return Model(small(), "plain", live=True)
+
+
+@cache
+def classifying() -> Model:
+    return Model(small(activation="softmax"), "classifying")
+
+
+WRONG: Mapping[str, tuple[dict[str, Any], type[TapeheadError], str]] = {
+    "nothing": ({}, BadParameter, "needs targets"),
+    "both": ({"targets": NUMBERS[:, 0], "of": "outputs[0]"}, BadParameter, "both"),
+    "of and a loss": ({"loss": "mse", "of": "outputs[0]"}, BadParameter, "both"),
+    "several numbers": ({"of": "outputs"}, BadParameter, "expected one"),
+    "no compiled loss": ({"targets": NUMBERS[:, 0]}, BadParameter, "no compiled loss"),
+    "unknown loss": ({"targets": NUMBERS[:, 0], "loss": "best"}, BadParameter, "none of Keras's"),
+    "open loss": ({"targets": NUMBERS[:, 0], "loss": "crossentropy"}, BadParameter, "binary_crossentropy"),
+    "loss of a kind": ({"targets": NUMBERS[:, 0], "loss": 3}, BadParameter, "expected a name"),
+    "another shape": ({"targets": NUMBERS, "loss": "mse"}, BadShape, r"takes \(4, 3\)"),
+    "a scalar's shape": ({"targets": NUMBERS[:, 0, 0], "loss": "mse"}, BadShape, r"takes \(4, 3\)"),
+    "too few samples": ({"targets": NUMBERS[:3, 0], "loss": "mse"}, BadShape, "expected 4 samples"),
+    "text": ({"targets": np.array(["a"] * 4), "loss": "mse"}, BadDtype, "expected numbers"),
+    "unknown output": ({"targets": {"tail": NUMBERS[:, 0]}, "loss": "mse"}, BadParameter, "outputs here: .'head'"),
+    "other outputs": (
+        {"targets": {"head": NUMBERS[:, 0]}, "loss": {"tail": "mse"}},
+        BadParameter,
+        "loss names the output 'tail'",
+    ),
+    "unknown by": ({"of": "outputs[0]", "by": ["unit"]}, BadParameter, "by holds 'unit'"),
+    "by twice": ({"of": "outputs[0]", "by": ["gate", "gate"]}, BadParameter, "at most once"),
+    "by of a kind": ({"of": "outputs[0]", "by": 3}, BadParameter, "expected a list of texts"),
+    "per_sample of a kind": ({"of": "outputs[0]", "per_sample": 1}, BadParameter, "expected true or false"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_wrong_is_refused_with_what_was_expected(kind: str) -> None:
+    parameters, error, message = WRONG[kind]
+    with pytest.raises(error, match=message):
+        asked(plain(), SERIES, **parameters)
+
+
+@pytest.mark.parametrize(("y", "message"), [(3, "0 to 2"), (-1, "0 to 2"), (0.5, "0 to 2")])
+def test_what_is_no_class_is_refused_before_any_work(y: float, message: str) -> None:
+    with pytest.raises(BadParameter, match=message):
+        asked(classifying(), SERIES, targets=np.full(4, y), loss="sparse_categorical_crossentropy")
+
+
+def test_beyond_the_lengths_targets_may_be_anything() -> None:
+    model = Model(small(sequences=True, activation="softmax"), "own")
+    given: dict[str, Any] = {"loss": "sparse_categorical_crossentropy", "lengths": [5, 3, 1, 2]}
+    wild = CLASSES.copy()
+    wild[1, 3:] = 99
+    one, other = (asked(model, SERIES, targets=y, **given) for y in (CLASSES, wild))
+    for weight in model.weights:
+        np.testing.assert_array_equal(one.tensors[weight], other.tensors[weight])
+
+
+def test_a_compiled_loss_needs_targets_for_all_of_its_outputs() -> None:
+    own = two_heads()
+    own.compile(loss={"zoo": "mse", "ark": "mae"})
+    with pytest.raises(BadParameter, match="lacks"):
+        asked(Model(own, "own"), SERIES, targets={"ark": NUMBERS[:, 0, :1]})
+    with pytest.raises(BadParameter, match="map of outputs"):
+        asked(Model(own, "own"), SERIES, targets=NUMBERS[:, 0, :1])
+
+
+def test_an_answer_that_is_too_large_is_refused_from_the_plan() -> None:
+    model = plain()
+    request = Request({"": SERIES}, parameters={"of": "outputs[0]", "by": ["timestep"], "values": True})
+    with pytest.raises(TapeheadError, match="over the limit"):
+        check(model.card, "weight_gradients", request, answer_limit=100)
+    again, plans = check(model.card, "weight_gradients", request)
+    assert check(Card.from_plain(model.card.to_plain()), "weight_gradients", again)[1] == plans
+
+
+# ----------------------------------------------------------------------------------------------- from the client
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[tapehead.Client]:
+    own = small(sequences=True)
+    own.compile(loss="mse")
+    with tapehead.Client(models={"own": own}, timeout=None) as client:
+        yield client
+
+
+def test_lists_of_sequences_take_targets_as_lists(client: tapehead.Client) -> None:
+    model, lengths = client.model("own"), [5, 3, 1, 2]
+    ragged = [[row[:n] for row, n in zip(rows, lengths, strict=True)] for rows in (SERIES, NUMBERS)]
+    found = model.weight_gradients(ragged[0], targets=ragged[1], by="timestep")
+    padded = model.weight_gradients(SERIES, targets=NUMBERS, lengths=lengths, by=["timestep"])
+    assert found.meta["loss"] == "mse"
+    for weight, norm in padded.tensors.items():
+        np.testing.assert_allclose(found.tensors[weight], norm, rtol=1e-5)
+
+
+def test_a_dry_run_foretells_the_answer(client: tapehead.Client) -> None:
+    asked_for: dict[str, Any] = {"of": "outputs[-1, 0]", "by": ["timestep"], "statistics": True, "values": True}
+    foretold = client.model("own").weight_gradients(SERIES, dry_run=True, **asked_for)
+    found = client.model("own").weight_gradients(SERIES, **asked_for)
+    assert {name: plan.shape for name, plan in foretold.tensors.items()} == {
+        name: tensor.shape for name, tensor in found.tensors.items()
+    }
+    assert foretold.meta["route"] == found.meta["route"]
+    assert foretold.meta["bytes"] == sum(tensor.nbytes for tensor in found.tensors.values())
+    assert foretold.meta["flops"] > 0
+
+
+def test_in_json_targets_are_nested_lists_and_by_names() -> None:
+    given = {"inputs": SERIES.tolist(), "targets": {"head": NUMBERS.tolist()}, "loss": {"head": "mae"}}
+    request = decode_request(encode_plain(given, "json"), "json")
+    np.testing.assert_array_equal(request.parameters["targets"]["head"], NUMBERS)
+    assert request.parameters["loss"] == {"head": "mae"}
+    bare = decode_request(encode_plain({"inputs": SERIES.tolist(), "targets": NUMBERS.tolist()}, "json"), "json")
+    np.testing.assert_array_equal(bare.parameters["targets"], NUMBERS)

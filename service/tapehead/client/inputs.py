@@ -23,7 +23,7 @@ Inputs = Any
 
 
 _TARGETS = "targets"
-"""The parameter that is a batch as the inputs are: a list of it is of samples, which may be sequences of their lengths."""
+"""The parameter that is a batch as the inputs are: a list of it is of samples, sequences of any lengths."""
 
 
 def make_request(

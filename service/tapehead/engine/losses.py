@@ -88,7 +88,7 @@ def _compiled(model: Model, outputs: Sequence[str], targets: Sequence[str]) -> d
 
 
 def _by_output(model: Model, given: Any, outputs: Sequence[str]) -> dict[str, Any]:
-    """What `compile` was given, for each output: one for all, a list in their order, or a map of their names or keys."""
+    """What `compile` was given, for each output: one for all, a list in order, or a map of names or keys."""
     if given is None:
         return {}
     if not tree.is_nested(given):

@@ -71,7 +71,7 @@ def sweep(
     """Takes the cotangents of `source` back through `calls`, the ones that `made` ran, to every place in `reads`.
 
     `keep` says what is not summed over with respect to a weight: (m, *weight), behind the batch where that is kept.
-    Without it weights get nothing, but what theirs is made of stays: the layers' rights, and what reached their outputs.
+    Without it weights get nothing, but what theirs is made of stays: the layers' rights, and what reached the outputs.
     """
     found = Found(source, keep)
     wanted = reached_from(calls, reads)

@@ -102,7 +102,7 @@ def _measured(
     reached = reached_weights(made, calls, starts)
     names = {name: variable for name, variable in model.weights.items() if id(variable) in reached}
     found = sweep(made, calls, source, [WeightAt(variable) for variable in names.values()], keep=None)
-    measuring = _measuring(model, calls, names, asked)
+    measuring = _measuring(calls, names, asked)
     parts = _parts(made, calls, found, reached, measuring)
     return {
         name: _of_weight(parts[id(variable)], variable, measuring, asked, gram=name in asked.grams)
@@ -110,7 +110,7 @@ def _measured(
     }
 
 
-def _measuring(model: Model, calls: Calls, names: Mapping[str, Any], asked: Asked) -> Measuring:
+def _measuring(calls: Calls, names: Mapping[str, Any], asked: Asked) -> Measuring:
     """Weights of several calls, or whose values are wanted, are formed before they are measured."""
     uses = [id(variable) for call in calls for variable in weights_of(call)]
     whole = frozenset(one for one in uses if asked.values or uses.count(one) > 1)
@@ -205,5 +205,3 @@ def _of_factors(own: Factored, variable: Any, measuring: Measuring, *, gram: boo
         )
     shape = lead_shape(own, measuring)
     return tf.nest.map_structure(lambda one: tf.reshape(one, tf.concat([shape, one.shape[1:]], axis=0)), found)
-
-

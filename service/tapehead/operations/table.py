@@ -22,6 +22,10 @@ Kind = Literal[
 ]
 
 
+ALONE = frozenset({"weight_gradients"})
+"""The operations that tell of a request's samples together: none of them is joined with another request."""
+
+
 class Required:
     """Stands as the default of a parameter that has none."""
 
@@ -34,7 +38,7 @@ REQUIRED = Required()
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of an operation. `choices` belongs to the kinds `choice` and `choices`; `least` and `most` to numbers."""
+    """One parameter of an operation. `choices` belongs to the kinds `choice`, `choices`; `least` and `most` to numbers."""
 
     name: str
     kind: Kind

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tapehead.operations import Array, Request, Result
+from tapehead.operations.table import ALONE
 from tapehead.worker.protocol import Job
 
 _BY_SAMPLE = ("target_index", "valid")  # what meta lists sample by sample
@@ -52,7 +53,9 @@ def parted(result: Result, jobs: Sequence[Job]) -> list[Result]:
 def _key(job: Job) -> Hashable | None:
     """What must be alike for jobs to be joined; None for one that must run alone."""
     request = job.request
-    if any(isinstance(value, np.ndarray | Mapping) for value in request.parameters.values()) or _of_weights(job):
+    if job.operation in ALONE:
+        return None
+    if any(isinstance(value, np.ndarray | Mapping) for value in request.parameters.values()) or _of_weights(request):
         return None
     shapes = tuple(sorted((name, array.shape[1:], array.dtype.name) for name, array in request.inputs.items()))
     given = tuple(sorted(request.lengths or ())), tuple(sorted(request.initial_states))
@@ -60,10 +63,10 @@ def _key(job: Job) -> Hashable | None:
     return job.model, job.operation, parameters, shapes, given
 
 
-def _of_weights(job: Job) -> bool:
+def _of_weights(request: Request) -> bool:
     """Whether something is asked with respect to a weight, which may be summed over the batch."""
-    wrt: Any = job.request.parameters.get("wrt", ())
-    return job.operation == "weight_gradients" or any("/" in text for text in ([wrt] if isinstance(wrt, str) else wrt))
+    wrt: Any = request.parameters.get("wrt", ())
+    return any("/" in text for text in ([wrt] if isinstance(wrt, str) else wrt))
 
 
 def _stacked(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

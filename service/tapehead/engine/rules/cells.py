@@ -42,7 +42,7 @@ class Keep:
         """The cotangents of a weight from those of its rows."""
         return tf.stack(parts, axis=-2)
 
-    def entry(self, variable: Any, cotangents: Tensor) -> Any:  # noqa: ARG002 - what is kept may depend on the weight
+    def entry(self, variable: Any, cotangents: Tensor) -> Any:
         """What is kept of a weight's cotangents of one entry of the axes kept: a nest of tensors."""
         return cotangents
 

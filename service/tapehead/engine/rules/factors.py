@@ -4,8 +4,8 @@ A recurrent cell's weight gets x[t]^T z[t] from every timestep and sample. With 
 
     |sum_r x_r^T z_r|^2 = sum_rs (x_r . x_s) (z_r . z_s)          (Gram matrices: Goodfellow 2015 for one r)
 
-which takes r^2 (a + b) multiplications where forming the (a, b) matrix takes r a b. Contracted axes lie on `r`, kept ones
-(samples, then timesteps) are flattened into one in front.
+which takes r^2 (a + b) multiplications where forming the (a, b) matrix takes r a b. Contracted axes lie on `r`, kept
+ones (samples, then timesteps) are flattened into one in front.
 """
 
 from __future__ import annotations

@@ -59,6 +59,4 @@ def stacked(flat: Tensor, times: Tensor) -> Tensor:
 
 def in_axes(entries: Any, sizes: Tensor) -> Any:
     """A nest of tensors whose first axis runs over all entries of several axes: those axes apart again."""
-    return tf.nest.map_structure(
-        lambda value: tf.reshape(value, tf.concat([sizes, value.shape[1:]], axis=0)), entries
-    )
+    return tf.nest.map_structure(lambda value: tf.reshape(value, tf.concat([sizes, value.shape[1:]], axis=0)), entries)
