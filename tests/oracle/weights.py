@@ -28,14 +28,15 @@ def weight_gradients(
     initial_states: Arrays | None = None,
 ) -> dict[str, np.ndarray]:
     """By weight (batch, timesteps, *weight), or (batch, *weight) where no timestep reads it; `loss` gives a sample's
-    number from its run and its targets, by output and cut to its length."""
+    number from its run and its targets, by output; those over timesteps are cut to its length."""
     rows = as_rows(model, inputs, initial_states)
     batch, timesteps = next(iter(rows["inputs"].values())).shape[:2]
     found: dict[str, np.ndarray] = {}
     with jax.enable_x64(True):
         for members, cut in alone(model, rows, lengths, batch):
             steps = next(iter(cut["inputs"].values())).shape[1]
-            own = {name: target[members][:, :steps] for name, target in (targets or {}).items()}
+            own = {name: target[members] for name, target in (targets or {}).items()}
+            own = {name: target[:, :steps] if target.ndim > 2 else target for name, target in own.items()}
             for name, gradient in _gradients(model, cut, loss, own).items():
                 timed = name.endswith("@")
                 shape = (batch, timesteps, *gradient.shape[2:]) if timed else (batch, *gradient.shape[1:])

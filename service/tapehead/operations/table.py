@@ -38,7 +38,7 @@ REQUIRED = Required()
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of an operation. `choices` belongs to the kinds `choice`, `choices`; `least` and `most` to numbers."""
+    """One parameter of an operation. `choices` belongs to `choice` and `choices`, `least` and `most` to numbers."""
 
     name: str
     kind: Kind
