@@ -189,7 +189,7 @@ def _kind(loss: Any) -> str:
     """The name of Keras's own function behind a loss; empty for a loss of the user's own."""
     function = getattr(loss, "fn", None) or getattr(loss, "function", None)
     if getattr(function, "__module__", "").partition(".")[0] == "keras":
-        return str(function.__name__)
+        return str(getattr(function, "__name__", ""))
     return ""
 
 

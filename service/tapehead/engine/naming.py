@@ -122,12 +122,10 @@ def _output_names(keras_model: Any, points: list[str]) -> list[str]:
 def _output_keys(keras_model: Any, names: list[str]) -> dict[str, str]:
     """The outputs' names by the keys under which the model gives them, where it gives a map."""
     structure = getattr(getattr(keras_model, "_functional", keras_model), "_outputs_struct", None)
+    if not isinstance(structure, dict) or len(structure) != len(names):
+        return {}
     # Keras flattens a map in the order of its sorted keys.
-    return dict(zip(sorted(structure), names, strict=True)) if _is_flat_map(structure, len(names)) else {}
-
-
-def _is_flat_map(structure: Any, size: int) -> bool:
-    return isinstance(structure, dict) and len(structure) == size
+    return dict(zip(sorted(structure), names, strict=True))
 
 
 def _recurrent_info(call: Recurrence, places: dict[str, Place]) -> dict[str, Any]:

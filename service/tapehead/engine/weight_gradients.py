@@ -45,12 +45,7 @@ def weight_gradients(model: Model, request: Request) -> Result:
         _refuse_mixed_uses(prepared.model)
     asked = _asked(prepared)
     stopwatch.lap("prepare")
-    if terms:
-        targets = [aligned(prepared, term, request.parameters["targets"][term.output]) for term in terms]
-        found = loss_program(prepared.model, prepared.calls, terms, prepared.arrays(), targets, asked)
-        value = found[LOSS][VALUE]
-    else:
-        found, value = _of_point(prepared, asked)
+    found, value = _of_loss(prepared, terms, asked) if terms else _of_point(prepared, asked)
     stopwatch.lap("run")
     answered = _Answered(prepared, request.parameters)
     weights = [name for name in prepared.model.weights if name in found]
@@ -65,6 +60,14 @@ def _prepared(model: Model, request: Request) -> tuple[Prepared, tuple[OutputLos
         return Prepared(model, request, [parameters["of"]]), ()
     terms = losses(model, parameters["loss"], list(parameters["targets"]))
     return Prepared(model, request, [term.point for term in terms]), terms
+
+
+def _of_loss(prepared: Prepared, terms: tuple[OutputLoss, ...], asked: Asked) -> tuple[Found, Array]:
+    """What is found of every weight, and the loss."""
+    given = prepared.request.parameters["targets"]
+    targets = [aligned(prepared, term, given[term.output]) for term in terms]
+    found = loss_program(prepared.model, prepared.calls, terms, prepared.arrays(), targets, asked)
+    return found, found[LOSS][VALUE]
 
 
 def _of_point(prepared: Prepared, asked: Asked) -> tuple[Found, Array]:

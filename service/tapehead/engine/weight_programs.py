@@ -204,4 +204,4 @@ def _of_factors(own: Factored, variable: Any, measuring: Measuring, *, gram: boo
             lambda some: measuring.measured(variable, formed(some, own.lie), 1),
         )
     shape = lead_shape(own, measuring)
-    return tf.nest.map_structure(lambda one: tf.reshape(one, tf.concat([shape, one.shape[1:]], axis=0)), found)
+    return {name: tf.reshape(one, tf.concat([shape, one.shape[1:]], axis=0)) for name, one in found.items()}

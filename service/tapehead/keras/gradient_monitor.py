@@ -166,8 +166,10 @@ def _recorded(
 def record_of(answer: Any) -> GradientRecord:
     """The record that an answer of a monitor's file holds."""
     meta = answer.meta
-    parts = (meta[name] for name in ("weights", "layers", "decay", "verdict"))
-    return GradientRecord(meta["step"], meta["epoch"], float(meta["loss_value"]), *parts, answer)
+    # JSON has no NaN: there it is a text, as an infinity is.
+    norms = {name: {one: float(norm) for one, norm in meta[name].items()} for name in ("weights", "layers")}
+    parts = {name: meta[name] for name in ("step", "epoch", "decay", "verdict")}
+    return GradientRecord(loss=float(meta["loss_value"]), answer=answer, **norms, **parts)
 
 
 def _answered(watched: Any, operation: str, probe: tuple[Any, Any, Any], asked: Mapping[str, Any]) -> Any:

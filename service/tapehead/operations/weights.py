@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,7 @@ def _plans(asked: Asked, weight: str) -> list[Plan]:
     return plans
 
 
-def _plan(asked: Asked, name: str, parts: list[tuple[int | None, str]]) -> Plan:
+def _plan(asked: Asked, name: str, parts: Sequence[tuple[int | None, str]]) -> Plan:
     return asked.plan(name, tuple(n for n, _ in parts), tuple(axis for _, axis in parts), batch=False)
 
 
