@@ -1,7 +1,7 @@
 """What a GradientMonitor costs in training: `python -m benchmarks.monitor [--verdicts]`.
 
-The same network is trained without it and with it. Shown are the seconds of a batch, of the first record (which makes the
-functions that the later ones run) and of a later one, and what share of training the records take every so many batches.
+Shown are the seconds of a batch of training, of the first record (which makes the functions that the later ones run)
+and of a later one, and what share of training the records take every so many batches.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def _main(verdicts: bool) -> None:
             super().__init__()
             self.batches: list[float] = []
 
-        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's signature
             self.began = time.perf_counter()
 
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's signature
             self.batches.append(time.perf_counter() - self.began)
 
     class Timed(GradientMonitor):
