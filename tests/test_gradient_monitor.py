@@ -41,9 +41,7 @@ def trained(model: Any, monitor: GradientMonitor, **options: Any) -> GradientMon
 
 def norms_now(model: Any, by: tuple[str, ...]) -> dict[str, np.ndarray]:
     watched = Model(model, "now", live=True)
-    request, _ = check(
-        watched.card, "weight_gradients", Request({"": X[:8]}, parameters={"targets": Y[:8], "by": by})
-    )
+    request, _ = check(watched.card, "weight_gradients", Request({"": X[:8]}, parameters={"targets": Y[:8], "by": by}))
     return dict(OPERATIONS["weight_gradients"](watched, request).tensors)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -23,6 +24,7 @@ from tapehead.engine.rules.cells import Keep
 from tapehead.engine.rules.factors import Factors, arranged, formed, gram_norms, measures
 from tapehead.errors import BadDtype, BadParameter, BadShape, TapeheadError
 from tapehead.operations import Card, Plan, Request, Result, check
+from tapehead.residency import screening
 from tapehead.wire.messages import decode_request, encode_plain
 
 EXACT = 1e-8
@@ -371,17 +373,19 @@ def test_each_samples_loss_is_its_own_and_not_divided_by_the_batch() -> None:
             )
 
 
-def two_heads() -> Any:
+def two_heads(*, as_map: bool = True) -> Any:
+    """Two outputs; as a map of keys, whose order is the names'."""
     series = keras.Input((None, 2), name="series")
     states = layers.SimpleRNN(3, name="rnn")(series)
-    heads = {"zoo": layers.Dense(2, name="first")(states), "ark": layers.Dense(1, name="second")(states)}
-    return architectures.with_random_weights(keras.Model(series, heads))
+    heads = [layers.Dense(2, name="first")(states), layers.Dense(1, name="second")(states)]
+    named = dict(zip(("ark", "zoo"), heads, strict=True))
+    return architectures.with_random_weights(keras.Model(series, named if as_map else heads))
 
 
 def test_several_outputs_have_a_loss_each_with_its_weight() -> None:
     own = two_heads()
-    own.compile(loss={"zoo": "mse", "ark": "mae"}, loss_weights={"zoo": 0.5, "ark": 3.0})
-    y = {"zoo": NUMBERS[:, 0, :2], "ark": NUMBERS[:, 0, :1]}
+    own.compile(loss={"ark": "mse", "zoo": "mae"}, loss_weights={"ark": 0.5, "zoo": 3.0})
+    y = {"ark": NUMBERS[:, 0, :2], "zoo": NUMBERS[:, 0, :1]}
     value, gradients = tape(own, SERIES, y)
     model = Model(own, "two", live=True)
     found = asked(model, SERIES, targets=y, values=True)
@@ -389,7 +393,7 @@ def test_several_outputs_have_a_loss_each_with_its_weight() -> None:
     assert found.meta["loss"] == {"first": "mse", "second": "mae"}
     for path, gradient in gradients.items():
         np.testing.assert_allclose(found.tensors[f"{path}:value"], gradient, rtol=1e-4, atol=1e-6)
-    alone = asked(model, SERIES, targets={"ark": y["ark"]}, loss={"second": "mae"}, values=True)
+    alone = asked(model, SERIES, targets={"zoo": y["zoo"]}, loss={"second": "mae"}, values=True)
     assert alone.meta["disconnected"] == ["first/kernel", "first/bias"]
     np.testing.assert_allclose(
         3 * alone.tensors["second/kernel:value"], gradients["second/kernel"], rtol=1e-4, atol=1e-6
@@ -418,6 +422,37 @@ def test_a_subclassed_models_compiled_loss_is_used() -> None:
     assert found.meta["loss"] == "mse"
     predicted = own(SERIES).numpy()[:, 0]
     assert found.meta["loss_value"] == pytest.approx(np.mean((predicted - NUMBERS[:, 0, 0]) ** 2), rel=1e-5)
+
+
+@keras.saving.register_keras_serializable("tapehead_tests")
+def fourth_powers(y_true: Any, y_pred: Any) -> Any:
+    """A registered loss of the user's own."""
+    return keras.ops.mean((y_true - y_pred) ** 4, axis=-1)
+
+
+FILED: Mapping[str, tuple[Any, Any]] = {
+    "by key": ({"zoo": "mse", "ark": fourth_powers}, {"zoo": 0.5, "ark": 3.0}),
+    "by name": ({"first": keras.losses.Huber(delta=0.3), "second": "mae"}, None),
+    "in order": ([keras.losses.MeanSquaredError(reduction="sum"), "mae"], [2.0, 1.0]),
+    "one for all": ("mse", None),
+}
+
+
+@pytest.mark.parametrize("kind", FILED)
+def test_a_file_keeps_the_loss_its_model_was_compiled_with(kind: str, tmp_path: Path) -> None:
+    own = two_heads(as_map=kind != "by name" and kind != "in order")
+    loss, weights = FILED[kind]
+    own.compile(loss=loss, loss_weights=weights)
+    own.save(tmp_path / "two.keras")
+    y = {"first": NUMBERS[:, 0, :2], "second": NUMBERS[:, 0, :1]}
+    live = asked(Model(own, "two", live=True), SERIES, targets=y)
+    filed = asked(Model(screening.load_keras(str(tmp_path / "two.keras")), "two"), SERIES, targets=y)
+    assert filed.meta["loss"] == live.meta["loss"]
+    assert filed.meta["loss_value"] == pytest.approx(live.meta["loss_value"], rel=1e-6)
+    predicted = [np.asarray(part) for part in tf.nest.flatten(own(SERIES))]
+    value = own.compute_loss(y=tf.nest.pack_sequence_as(own(SERIES), list(y.values())), y_pred=own(SERIES))
+    assert [part.shape for part in predicted] == [part.shape for part in y.values()]
+    assert live.meta["loss_value"] == pytest.approx(float(value), rel=1e-5)
 
 
 # -------------------------------------------------------------------------------------------------- what is reached
@@ -576,7 +611,7 @@ def test_a_compiled_loss_needs_targets_for_all_of_its_outputs() -> None:
     own = two_heads()
     own.compile(loss={"zoo": "mse", "ark": "mae"})
     with pytest.raises(BadParameter, match="lacks"):
-        asked(Model(own, "own"), SERIES, targets={"ark": NUMBERS[:, 0, :1]})
+        asked(Model(own, "own"), SERIES, targets={"zoo": NUMBERS[:, 0, :1]})
     with pytest.raises(BadParameter, match="map of outputs"):
         asked(Model(own, "own"), SERIES, targets=NUMBERS[:, 0, :1])
 
