@@ -113,7 +113,7 @@ class GradientMonitor(keras.callbacks.Callback):
         began = time.perf_counter()
         with _own_precision():
             record = _recorded(self._watched, self._probe, self._asked, self._step, self._epoch, verdicts=self.verdicts)
-        before = self.history[-1].verdict if self.history else {}
+        before = self.history[-1] if self.history else None
         self.history.append(record)
         if self.file is not None:
             with self.file.open("ab") as lines:
@@ -197,16 +197,18 @@ def _decays(watched: Any, tensors: Mapping[str, Any], axes: Mapping[str, tuple[s
     }
 
 
-def _warn(before: Mapping[str, str], record: GradientRecord) -> None:
-    """Says which layers' verdicts have turned bad, and which gradients are not finite."""
+def _warn(before: GradientRecord | None, record: GradientRecord) -> None:
+    """Says which layers' verdicts have turned bad since the record before, and which gradients are no longer finite."""
+    verdicts, norms = ({}, {}) if before is None else (before.verdict, before.layers)
     findings = record.answer.meta["findings"]
     for layer, verdict in record.verdict.items():
-        if verdict not in (HEALTHY, before.get(layer)):
+        if verdict not in (HEALTHY, verdicts.get(layer)):
             own = [finding for finding in findings if finding["layer"] == layer]
             first = next((one for one in own if one["kind"] == verdict), own[0] if own else {})
             why = " ".join(str(first[part]) for part in ("meaning", "advice") if part in first)
             warnings.warn(f"step {record.step}: {layer} is {verdict}. {why}".rstrip(), GradientWarning, stacklevel=2)
-    wrong = [layer for layer, norm in record.layers.items() if not np.isfinite(norm)]
+    now = [layer for layer, norm in record.layers.items() if not np.isfinite(norm)]
+    wrong = [layer for layer in now if np.isfinite(norms.get(layer, 0.0))]
     if wrong:
         told = f"step {record.step}: the gradients of {', '.join(wrong)} are not finite"
         warnings.warn(told, GradientWarning, stacklevel=2)
