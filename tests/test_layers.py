@@ -26,7 +26,6 @@ ROOMS: dict[str, tuple[str, str]] = {
     "wire": ("errors points operations", "msgpack"),
     "engine": ("errors points operations", "tensorflow keras"),
     "keras": ("", "tensorflow keras"),
-    "keras.gradient_monitor": ("keras", "tensorflow keras"),
     "worker.protocol": ("errors points operations", ""),
     "residency.repository": ("errors worker.protocol", ""),
     "residency": ("errors operations worker.protocol engine", "tensorflow keras h5py"),
