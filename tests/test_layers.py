@@ -58,7 +58,7 @@ DOORS: dict[tuple[str, str], str] = {
         "keras.gradient_monitor",
         "engine",
     ): "it asks the engine, which who only registers cells does without",
-    ("keras.gradient_monitor", "operations"): "and holds the probe against the model's card as a server would",
+    ("keras.gradient_monitor", "operations.check"): "and holds the probe against the model's card as a server would",
     ("keras.gradient_monitor", "client.inputs"): "the probe is given as a client's inputs are",
     ("keras.gradient_monitor", "client.answers"): "and a record is an answer: it can be plotted and written",
     ("keras.records", "client.answers"): "the type of what a record holds",
