@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from tests.user_cells import FastWeights
 
 from tapehead.engine import OPERATIONS, Model, programs
 from tapehead.operations import Request, check
-from tests.user_cells import FastWeights
 
 CELLS: dict[str, Callable[[], Any]] = {
     "lstm": lambda: keras.layers.LSTM(3, name="rnn", recurrent_activation="hard_sigmoid", return_sequences=True),

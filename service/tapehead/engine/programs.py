@@ -67,7 +67,7 @@ def spike_program(
 
     def back(arrays: Arrays, values: Tensor, times: Tensor) -> list[Tensor]:
         made = trace(model.graph, calls, given(model, arrays))
-        stack, start = tf.shape(values)[1], _spiked(made, of, values, times, once=together)
+        stack, start = tf.shape(values)[1], spiked(made, of, values, times, once=together)
         return _swept(made, calls, of, wrt, start, stack, keep, vectors=vectors, norms=norms)
 
     vectors, together = _enough(calls, values.shape[1]), start_together(times) if once is None else once
@@ -125,7 +125,7 @@ def hvp_program(
             tape.watch(point)
             nudges = {} if weight else {wrt: point}
             made = trace(model.graph, calls, replace(given(model, arrays), nudges=nudges))
-            (swept,) = _swept(made, calls, of, [wrt], _spiked(made, of, values, times), tf.constant(1), SUMMED)
+            (swept,) = _swept(made, calls, of, [wrt], spiked(made, of, values, times), tf.constant(1), SUMMED)
             # A nudge at a timestep that does not count moves nothing, so its tangent must not either.
             along = tangent if weight else _at_valid(made, wrt, tangent[:, None])[:, 0]
             product = tf.reduce_sum((swept[0] if weight else swept[:, 0]) * along)
@@ -241,7 +241,7 @@ def _enough(calls: Calls, vectors: int) -> int:
     return max((many for many in found if many <= vectors), default=0)
 
 
-def _spiked(made: Trace, of: Place, values: Tensor, times: Tensor, *, once: bool = False) -> Seed | Tensor:
+def spiked(made: Trace, of: Place, values: Tensor, times: Tensor, *, once: bool = False) -> Seed | Tensor:
     """The start of a sweep: a spike inside a recurrent layer, else cotangents of the whole tensor."""
     if isinstance(of, State | Gate):
         return Spike(values, times, once)
