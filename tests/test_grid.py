@@ -93,7 +93,7 @@ def assert_row_agrees(model: tapehead.Model, here: Grid, of: str, wrt: list[str]
     found = model.jacobian(here.inputs, of=[of], wrt=wrt, lengths=lengths).tensors
     far = {}
     for point in wrt:
-        value, expected = (here.where_valid(of, j) for j in (found[f"{of} / {point}"], here.jacobian(of, point)))
+        value, expected = (here.answer.where_valid(of, j) for j in (found[f"{of} / {point}"], here.jacobian(of, point)))
         cancelled = np.abs(expected).max() < CANCELLED and expected.any()
         if (np.abs(value).max() > CANCELLED) if cancelled else (apart(value, expected) > TOLERANCE):
             far[point] = (np.abs(value - expected).max(), np.abs(expected).max())

@@ -34,7 +34,7 @@ def assert_agrees(drawn: RandomModel, of: list[str] | None = None) -> None:
 def assert_row_agrees(here: Grid, of: str, found: dict[str, np.ndarray]) -> None:
     far = {}
     for wrt in here.wrt:
-        value, expected = (here.where_valid(of, j) for j in (found[f"{of} / {wrt}"], here.jacobian(of, wrt)))
+        value, expected = (here.answer.where_valid(of, j) for j in (found[f"{of} / {wrt}"], here.jacobian(of, wrt)))
         largest, size = np.abs(value).max(), np.abs(expected).max()
         if (largest > CANCELLED) if 0 < size < CANCELLED else (apart(value, expected) > TOLERANCE):
             far[wrt] = (np.abs(value - expected).max(), size)

@@ -115,3 +115,16 @@ def differences(name: str) -> Answer:
     """Central differences of the same case, with respect to all that a Keras cell can be handed."""
     here = case(name)
     return central_differences(here.model, here.inputs, [*here.sequences, *here.states, *here.initial])
+
+
+def grid(model: Any, here: Case, *, whole: bool = True, **options: Any) -> dict[tuple[str, str], np.ndarray]:
+    """The Jacobians of states and outputs with respect to all inputs, states and initial states.
+
+    The last layer's last state and the outputs alone, unless the grid is to be whole: each point differentiated is
+    compiled once.
+    """
+    of = [*here.states, *here.outputs] if whole else [here.states[-1], *here.outputs]
+    wrt = [*here.sequences, *here.states, *here.initial]
+    tensors = model.jacobian(here.inputs, of=of, wrt=wrt, **options).tensors
+    assert set(tensors) == {f"{o} / {w}" for o in of for w in wrt}
+    return {(o, w): tensors[f"{o} / {w}"] for o in of for w in wrt}
