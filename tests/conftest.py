@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from scripted import connect, server  # noqa: F401 - fixtures for whoever names them
+
 # Read by the libraries as they are imported, and inherited by the processes the tests start.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["KERAS_BACKEND"] = "tensorflow"
