@@ -1,4 +1,4 @@
-"""A real server in a process of its own."""
+"""A real server in a process of its own, and a small model for it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 PATIENCE_S = 120.0
 
@@ -80,3 +81,27 @@ def serving(folder: Path, **settings: Any) -> Iterator[Serving]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def small_model() -> Any:
+    """An LSTM of 3 units named lstm over 2 features, and one output."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    return keras.Sequential([keras.Input((None, 2)), keras.layers.LSTM(3, name="lstm"), keras.layers.Dense(1)])
+
+
+@pytest.fixture(scope="session")
+def small_folder(small_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with that model in it, named mine."""
+    folder = tmp_path_factory.mktemp("small")
+    small_model.save(folder / "mine.keras")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_server(small_folder: Path) -> Iterator[str]:
+    """The address of a server of that folder, with room for two requests that wait."""
+    with serving(small_folder, queue_limit=2) as server:
+        yield server.url

@@ -7,14 +7,12 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
-import keras
 import msgpack
 import numpy as np
 import pytest
 
 import tapehead
 from scripted import MANNER, X, complaining, drive, received, refused, saying
-from serving import serving
 from tapehead.client.calls import exchange, get
 from tapehead.client.many import AHEAD, Many
 from tapehead.client.models import PATIENCE
@@ -231,19 +229,6 @@ def test_what_cannot_be_mapped_is_refused_before_anything_is_asked(server, conne
 # ---- a real server, and in process
 
 
-@pytest.fixture(scope="module")
-def recurrent():
-    keras.utils.set_random_seed(1)
-    return keras.Sequential([keras.Input((None, 2)), keras.layers.LSTM(3, name="lstm"), keras.layers.Dense(1)])
-
-
-@pytest.fixture(scope="module")
-def folder(recurrent, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    recurrent.save(folder / "mine.keras")
-    return folder
-
-
 SEQUENCES = [np.random.default_rng(n).normal(size=(1 + n % 2, 4, 2)).astype(np.float32) for n in range(12)]
 ASKED = {"of": "lstm.h[-1]", "wrt": "inputs"}
 
@@ -257,25 +242,25 @@ def connections(url):
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="this system does not tell its connections so")
-def test_a_real_server_sees_as_many_connections_as_requests_at_a_time(folder):
-    with serving(folder, queue_limit=2) as server, tapehead.Client(server.url, timeout=None) as client:
-        before, model = connections(server.url), client.model("mine")
+def test_a_real_server_sees_as_many_connections_as_requests_at_a_time(small_server):
+    with tapehead.Client(small_server, timeout=None) as client:
+        before, model = connections(small_server), client.model("mine")
         answers = list(model.map(SEQUENCES, concurrency=6, **ASKED))
-        assert 1 <= len(connections(server.url) - before) <= 6
+        assert 1 <= len(connections(small_server) - before) <= 6
         np.testing.assert_allclose(answers[5].value, model.jacobian(SEQUENCES[5], **ASKED).value, atol=1e-6)
     assert [answer.value.shape for answer in answers] == [(len(x), 3, 4, 2) for x in SEQUENCES]
 
 
-def test_in_process_many_inputs_are_answered_as_each_alone(recurrent):
-    with tapehead.Client(models={"mine": recurrent}) as client:
+def test_in_process_many_inputs_are_answered_as_each_alone(small_model):
+    with tapehead.Client(models={"mine": small_model}) as client:
         model = client.model("mine")
         for x, answer in zip(SEQUENCES, model.map(SEQUENCES, concurrency=3, **ASKED), strict=True):
             np.testing.assert_allclose(answer.value, model.jacobian(x, **ASKED).value, rtol=1e-5, atol=1e-7)
 
 
-def test_in_process_on_an_event_loop_many_inputs_leave_the_loop_free(recurrent):
+def test_in_process_on_an_event_loop_many_inputs_leave_the_loop_free(small_model):
     async def asking():
-        async with tapehead.AsyncClient(models={"mine": recurrent}) as client:
+        async with tapehead.AsyncClient(models={"mine": small_model}) as client:
             model = await client.model("mine")
             return [answer.value.shape async for answer in model.map(SEQUENCES[:6], concurrency=3, **ASKED)]
 
