@@ -15,7 +15,7 @@ from random_models import RandomModel, draw
 TOLERANCE = 1e-7
 CANCELLED = 1e-14
 """Below this, in float64 and of numbers near one, there is nothing but the rounding of what cancels."""
-MODELS, FEW = 200, 6
+MODELS, FEW = 200, 3
 ROWS = 2
 
 
