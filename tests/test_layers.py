@@ -43,7 +43,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "demo.networks": ("demo.cells", "keras"),
     "demo.train": ("demo demo.networks", "tensorflow keras"),
     "doctor": ("", ""),
-    "bench": ("__init__ errors demo", ""),
+    "bench": ("__init__ errors version demo", ""),
     "bench.alternative": ("bench.questions", "tensorflow keras"),
     "cli": ("errors version", ""),
     "__main__": ("cli", ""),
