@@ -59,6 +59,8 @@ class Card:
     """Why a recurrent layer within another layer has no points, by the inner one's name."""
     columns: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
     """Where on a weight's last axis each gate's columns start and end."""
+    layers: tuple[Mapping[str, Any], ...] = ()
+    """The calls of the model from inputs to outputs: each one's `name`, `class` and the names of the `inbound` ones."""
 
     def to_plain(self) -> dict[str, Any]:
         """The card as maps, lists, text and numbers."""
@@ -78,6 +80,7 @@ class Card:
                     name: {gate: (start, end) for gate, (start, end) in gates.items()}
                     for name, gates in plain["columns"].items()
                 },
+                "layers": tuple(plain["layers"]),
             }
         )
 
