@@ -22,10 +22,10 @@ settings.register_profile(
 )
 settings.load_profile("repeatable")
 
-BROWSER = shutil.which(os.environ.get("TAPEHEAD_TEST_BROWSER", "chromium"))
+_BROWSER = shutil.which(os.environ.get("TAPEHEAD_TEST_BROWSER", "chromium"))
 
 ABSENT = {
-    "browser": (not BROWSER or importlib.util.find_spec("playwright") is None, "no Chromium, or no playwright, here"),
+    "browser": (not _BROWSER or importlib.util.find_spec("playwright") is None, "no Chromium, or no playwright, here"),
     "gpu": (not Path("/dev/nvidiactl").exists(), "no NVIDIA card here"),
     "container": ("TAPEHEAD_TEST_IMAGE" not in os.environ, "TAPEHEAD_TEST_IMAGE names no image"),
 }

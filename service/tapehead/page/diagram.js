@@ -3,7 +3,7 @@
 import { draw, fill } from "./elements.js";
 import { spoken } from "./points.js";
 
-const [WIDEST, NARROWEST, BESIDE, GAP, PAD, LINE, LETTER] = [420, 172, 12, 26, 12, 26, 6.5];
+const [WIDEST, NARROWEST, BESIDE, GAP, PAD, LINE, LETTER] = [420, 172, 12, 26, 12, 26, 6.2];
 
 /** Draws the layers of `metadata` into `host`; `pick(name)` is called with the point that is chosen. */
 export function showDiagram(host, metadata, pick) {

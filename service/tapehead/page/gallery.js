@@ -152,10 +152,12 @@ function tidy(one, what) {
 
 const ROWS = { weight_gradients: weightGradients, diagnose: diagnosis };
 
-/** The limits that panels shown side by side share, so that the same colour means the same number. */
-export function shared(panels) {
-  const heats = panels.filter(({ kind }) => kind === "heat");
-  if (heats.length < 2) return null;
-  const spreads = heats.map(({ values }) => extent(values.values)).filter(Boolean);
-  return spreads.length ? { magnitude: Math.max(...spreads.map((one) => one.magnitude)) } : null;
+/** How far the numbers of two like panels reach together, so that the same colour or height means the same number. */
+export function shared(one, other) {
+  if (!other || one.kind !== other.kind || one.signed !== other.signed || one.log !== other.log) return null;
+  const numbers = ({ kind, values, series = [] }) => (kind === "heat" ? [values.values] : kind === "lines" ? series.map((line) => line.values) : []);
+  const spreads = [one, other].flatMap(numbers).map(extent).filter(Boolean);
+  if (!spreads.length) return null;
+  const over = (reach, name) => reach(...spreads.map((spread) => spread[name]));
+  return { least: over(Math.min, "least"), most: over(Math.max, "most"), positive: over(Math.min, "positive"), magnitude: over(Math.max, "magnitude") };
 }

@@ -14,15 +14,15 @@ import { Result, copied, titleOf } from "./result.js";
 import { parametersOf, summaryOf } from "./schema.js";
 
 const [LARGE, SMALL_BYTES, SOON] = [200_000, 8e6, 4];
-const page = { description: null, models: [], metadata: null, version: null, input: null, parameters: [], typed: {}, role: "", results: [], kept: null, asking: null, link: "" };
+const page = { about: "", description: null, models: [], metadata: null, version: null, input: null, parameters: [], typed: {}, role: "", results: [], kept: null, asking: null, link: "" };
 
 // -- starting
 
 async function start() {
   try {
     const [about, models, description] = await Promise.all([get("v2"), post("v2/repository/index", {}), get("openapi.json")]);
-    Object.assign(page, { description, models });
-    status(`version ${about.version}`, "good");
+    Object.assign(page, { description, models, about: `version ${about.version}` });
+    status(page.about, "good");
     at("unlock").hidden = true;
     at("work").hidden = false;
     at("forget").hidden = !key.get();
@@ -79,6 +79,11 @@ function showModels() {
 async function chooseModel(name, version) {
   const metadata = await get(modelPath(name, version));
   Object.assign(page, { metadata, version });
+  const known = page.models.find((one) => one.name === name && one.version === String(version ?? Math.max(...metadata.versions)));
+  if (known && known.state !== "READY") {
+    known.state = "READY";
+    showModels();
+  }
   at("model").value = JSON.stringify([name, version]);
   at("question").hidden = false;
   const weights = Object.values(metadata.weights ?? {}).reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
@@ -206,7 +211,8 @@ async function answered(asked, body) {
   try {
     const answer = await ask(modelPath(asked.model, asked.version, asked.operation), body, page.asking.signal);
     await show(new Result({ question: asked, metadata: page.metadata, body, answer }, { onview, onkeep, onclose, onlink, locked: Boolean(key.get()) }));
-    status(at("status").dataset.said ?? "", "good");
+    status(page.about, "good");
+    seen(at("results"));
     say(`Answered: ${titleOf(asked)}, in ${(1e3 * answer.seconds).toFixed(0)} milliseconds.`);
   } finally {
     page.asking = null;
@@ -239,16 +245,16 @@ async function redraw() {
 
 /** Over two results: what they share. */
 function comparison() {
-  if (page.results.length < 2 || !page.results.every(({ panels }) => panels.some(({ kind }) => kind === "heat"))) return null;
+  if (page.results.length < 2) return null;
   const box = make("input", { type: "checkbox", checked: !page.ownScales, onchange: () => { page.ownScales = !box.checked; redraw(); } });
-  return make("p", { class: "compare" }, make("label", { class: "check" }, box, "Same colour scale in both"));
+  return make("p", { class: "compare" }, make("label", { class: "check" }, box, "Same scale in both"));
 }
 
-/** The reach of each panel's colours where two results share them: first with first, second with second. */
+/** The reach of each panel's scale where two results share it: first with first, second with second. */
 function common() {
   if (page.results.length < 2 || page.ownScales) return [];
   const [one, other] = page.results.map(({ panels }) => panels);
-  const limits = one.map((panel, n) => (other[n]?.kind === panel.kind && other[n].signed === panel.signed ? shared([panel, other[n]]) : null));
+  const limits = one.map((panel, n) => shared(panel, other[n]));
   return [limits, limits];
 }
 
@@ -305,13 +311,14 @@ async function reproduce(questions) {
 // -- telling
 
 function status(text, tone) {
-  at("status").dataset.said = text;
   at("status").className = `status ${tone}`;
   fill(at("status"), text);
 }
 
+/** Tells it to those who listen; emptied first, since the same words again are no change. */
 function say(text) {
-  fill(at("said"), text);
+  fill(at("said"));
+  requestAnimationFrame(() => fill(at("said"), text));
 }
 
 /** Shows what went wrong, as the server says it. */
@@ -321,6 +328,13 @@ function tell(problem, ...more) {
   const small = [problem.code, problem.id && `request ${problem.id}`].filter(Boolean).join(" · ");
   fill(at("problem"), make("div", { class: "card problem" }, make("h3", {}, problem.title ?? "That cannot be asked"),
     make("p", { class: "detail" }, problem.detail ?? problem.message), small && make("small", {}, small), more));
+  seen(at("problem"));
+}
+
+/** Brings what is new into the window where none of it is there: on a telephone answers stand below the question. */
+function seen(element) {
+  const { top, bottom } = element.getBoundingClientRect();
+  if (top > innerHeight - 120 || bottom < 60) element.scrollIntoView({ block: "start" });
 }
 
 async function guarded(work) {

@@ -8,6 +8,7 @@ const DASHES = ["solid", "solid", "solid", "solid", "dash", "dash", "dash"];
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 const MARKED = 80;
 const FEW = 14;
+const LEGEND = { margin: { l: 64, r: 16, t: 44, b: 48 }, legend: { orientation: "h", y: 1.03, yanchor: "bottom", x: 0 } };
 
 let loading = null;
 
@@ -22,7 +23,7 @@ export function plotly() {
   return loading;
 }
 
-/** Draws a panel into `host`. `limits.magnitude` is the largest that its colours reach, where others share them. */
+/** Draws a panel into `host`. `limits` tells how far its scale reaches, where another shares it. */
 export async function plot(host, panel, limits, file) {
   const { traces, layout } = KINDS[panel.kind](panel, limits, theme());
   const config = {
@@ -134,12 +135,20 @@ function lines(panel, limits, look) {
     traces,
     layout: {
       xaxis: counting(panel.across, look),
-      yaxis: measuring(panel.short, panel.log, look, panel.series.map(({ values }) => values)),
+      yaxis: { ...measuring(panel.short, panel.log, look, panel.series.map(({ values }) => values)), ...ranged(limits, panel.log) },
       showlegend: legend,
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+      ...(legend && LEGEND),
       ...(panel.level === undefined ? {} : { shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: panel.level, y1: panel.level, line: { color: look.muted, dash: "dot", width: 1.5 } }] }),
     },
   };
+}
+
+/** The range that two pictures share, with a little room. */
+function ranged(limits, log) {
+  if (!limits) return {};
+  const [low, high] = log ? [Math.log10(limits.positive), Math.log10(limits.most)] : [limits.least, limits.most];
+  const room = 0.05 * (high - low || 1);
+  return { range: [low - room, high + room] };
 }
 
 function bars(panel, limits, look) {
@@ -161,7 +170,7 @@ function cloud(panel, limits, look) {
     const kept = (values) => Array.from(values).filter((_, at) => at % every === 0).map((value) => (value > 0 ? value : null));
     return { type: "scatter", mode: "markers", name, x: kept(x), y: kept(y), marker: { size: 4, opacity: total > 1500 ? 0.35 : 0.6, color: LINES[n % LINES.length] }, hovertemplate: `${name}<br>weight %{x:.4g}<br>gradient %{y:.4g}<extra></extra>` };
   });
-  return { traces, layout: { xaxis: measuring(panel.across.title, true, look, panel.series.map(({ x }) => x)), yaxis: measuring(panel.short, true, look, panel.series.map(({ y }) => y)), showlegend: panel.series.length > 1, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, itemsizing: "constant" } } };
+  return { traces, layout: { xaxis: measuring(panel.across.title, true, look, panel.series.map(({ x }) => x)), yaxis: measuring(panel.short, true, look, panel.series.map(({ y }) => y)), showlegend: panel.series.length > 1, margin: LEGEND.margin, legend: { ...LEGEND.legend, itemsizing: "constant" } } };
 }
 
 /** From strong to faint along a spectrum. */

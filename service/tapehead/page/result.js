@@ -119,12 +119,12 @@ export class Result {
   }
 
   select(label, value, options, change) {
-    const input = make("select", { onchange: () => this.see(change(input.value)) }, options.map(([own, text]) => make("option", { value: own, selected: own === value }, text)));
+    const input = make("select", { "aria-label": label, onchange: () => this.see(change(input.value)) }, options.map(([own, text]) => make("option", { value: own, selected: own === value }, text)));
     return make("label", { class: "control" }, make("span", {}, label), input);
   }
 
   number(label, value, most, change) {
-    const input = make("input", { type: "number", min: 0, max: most, step: 1, value, onchange: () => this.see(change(Math.min(most, Math.max(0, Math.round(Number(input.value) || 0))))) });
+    const input = make("input", { type: "number", "aria-label": label, min: 0, max: most, step: 1, value, onchange: () => this.see(change(Math.min(most, Math.max(0, Math.round(Number(input.value) || 0))))) });
     return make("label", { class: "control" }, make("span", {}, `${label} (0–${most})`), input);
   }
 
