@@ -405,12 +405,13 @@ def test_an_operation_that_is_new_appears_by_itself_and_is_drawn_by_its_axes(pag
 
 def test_weight_gradients_are_lines_by_gate_and_bars_and_say_what_the_loss_does_not_reach(page: Page, url: str) -> None:
     gates = ["input_gate", "forget_gate", "cell_candidate", "output_gate"]
-    by_time = np.random.default_rng(1).lognormal(size=(4, 40))
+    rng = np.random.default_rng(1)
+    by_time, parts = rng.lognormal(size=(4, 40)), rng.normal(size=(40, 1, 64))
     tensors = {"lstm/kernel": by_time, "forecast/kernel": np.array(2.5), "forecast/bias": np.array(0.5)}
     axes = {"lstm/kernel": ("gate", "timestep"), "forecast/kernel": (), "forecast/bias": ()}
-    values = {"lstm/kernel:value": np.full((1, 64), 0.5), "lstm/kernel:weight": np.linspace(0.1, 2, 64).reshape(1, 64)}
+    values = {"lstm/kernel:value": parts, "lstm/kernel:weight": np.linspace(0.1, 2, 64).reshape(1, 64)}
     meta = {"gates": {"lstm": gates}, "disconnected": ["other/kernel"], "loss": "mse", "timings": {}}
-    every = {**axes, "lstm/kernel:value": ("row", "column"), "lstm/kernel:weight": ("row", "column")}
+    every = {**axes, "lstm/kernel:value": ("timestep", "row", "column"), "lstm/kernel:weight": ("row", "column")}
     answering(page, "weight_gradients", {}, Result({**tensors, **values}, every, meta))
     page.open(f"{url}/#model=sunspots&operation=weight_gradients&input=example", pictures=3)
     bars, lines, cloud = page.data(0), page.data(1), page.data(2)
@@ -419,6 +420,7 @@ def test_weight_gradients_are_lines_by_gate_and_bars_and_say_what_the_loss_does_
     np.testing.assert_array_equal([one["y"] for one in lines], by_time)
     assert [len(one["x"]) for one in cloud] == [16, 16, 16, 16]
     assert cloud[1]["x"] == pytest.approx(np.linspace(0.1, 2, 64)[16:32])
+    assert cloud[1]["y"] == pytest.approx(np.abs(parts.sum(axis=(0, 1)))[16:32])
     assert "The loss does not reach other/kernel" in page.text(".verdict")
 
 

@@ -61,7 +61,7 @@ const INPUT = {
   float: ({ least, most }, value, own) => make("input", { ...own, type: "number", step: "any", min: least, max: most, value: value ?? "" }),
   string: (_, value, own) => make("input", { ...own, ...line, value: value ?? "" }),
   json: ({ required }, value, own) =>
-    make("textarea", { ...own, ...line, type: null, rows: 2, required, placeholder: "JSON: a number, lists of numbers, or a map", value: shown(value) }),
+    make("textarea", { ...own, ...line, type: null, rows: 2, required, placeholder: "a name, a number, [lists] or {a map}", value: shown(value) }),
 };
 
 const READ = {

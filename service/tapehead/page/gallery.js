@@ -1,9 +1,9 @@
 // Which panels an answer is shown as: a row an operation, the axes' own way for all others.
 
-import { extent, picked } from "./tensors.js";
+import { extent, picked, summed } from "./tensors.js";
 import { isTime, panel } from "./panels.js";
 
-const MOST = 8;
+const MOST = 12;
 
 /** The panels of an answer. `asked` is the operation and its parameters; `choices` what was chosen to see. */
 export function panelsOf(answer, asked, choices) {
@@ -12,8 +12,10 @@ export function panelsOf(answer, asked, choices) {
 
 /** The tensors of an answer that can be picked to be seen alone; [] where all of them make one picture. */
 export function pickable(answer, asked) {
-  const names = Object.keys(answer.tensors).filter((name) => !isPlain(answer.axes[name]));
-  return names.length > 1 && !(asked.operation in ROWS && asked.operation !== "saliency") ? names : [];
+  if (asked.operation === "diagnose") return [];
+  const own = asked.operation === "weight_gradients" ? (name) => !name.includes(":") : (name) => !isPlain(answer.axes[name]);
+  const names = Object.keys(answer.tensors).filter(own);
+  return names.length > 1 ? names : [];
 }
 
 /** How many samples there are to choose from. */
@@ -68,13 +70,14 @@ function labelsOf(meta, name) {
 
 /** Gradient norms: a panel a weight by timestep and gate; those that have neither axis share one of bars. */
 function weightGradients(answer, asked, choices) {
-  const norms = Object.keys(answer.tensors).filter((name) => !name.includes(":"));
+  const norms = Object.keys(answer.tensors).filter((name) => !name.includes(":") && (!choices.tensor || name === choices.tensor));
   const whole = norms.filter((name) => isPlain(answer.axes[name]));
   const parts = norms.filter((name) => !isPlain(answer.axes[name]));
   const sample = choices.sample ?? 0;
   const bars = whole.length ? [ranked("Gradient norm of each weight", whole.map((name) => [name, scalar(answer, name, sample)]), choices)] : [];
   const values = norms.filter((name) => `${name}:value` in answer.tensors && `${name}:weight` in answer.tensors);
-  return [...bars, ...parts.map((name) => gateLines(name, answer, choices)), ...values.map((name) => cloud(name, answer, choices))];
+  const lines = parts.slice(0, MOST).map((name) => gateLines(name, answer, choices));
+  return [...bars, ...lines, ...values.slice(0, MOST).map((name) => cloud(name, answer, choices))];
 }
 
 function scalar(answer, name, sample) {
@@ -85,7 +88,13 @@ function scalar(answer, name, sample) {
 function ranked(title, pairs, choices) {
   const across = { name: "weight", title: "weight", size: pairs.length, labels: pairs.map(([name]) => name) };
   const series = [{ name: "gradient norm", values: Float64Array.from(pairs, ([, value]) => value) }];
-  return { kind: "bars", title, quantity: "gradient norm", short: "gradient norm", fixed: [], signed: false, across, series, log: choices.log ?? true, flat: true };
+  return { kind: "bars", title, quantity: "gradient norm", short: "gradient norm", fixed: [], signed: false, across, series, log: choices.log ?? isWide(series[0].values), flat: true };
+}
+
+/** Whether numbers are so far apart that small ones would not be seen beside large ones. */
+function isWide(values) {
+  const spread = extent(values);
+  return spread !== null && spread.most / spread.positive > 100;
 }
 
 /** One weight's norms: lines over time, one a gate; or bars over the gates. */
@@ -101,20 +110,26 @@ function gateLines(name, answer, choices) {
 }
 
 /** Weight against gradient, magnitudes, a colour a gate. */
-function cloud(name, { tensors, meta }, choices) {
-  const layer = Object.keys(meta.gates ?? {}).find((one) => name.startsWith(`${one}/`) || name.startsWith(`${one}.`));
-  const gates = meta.gates?.[layer] ?? [];
+function cloud(name, answer, choices) {
+  const { tensors } = answer;
+  const gates = labelsOf(answer.meta, name).gate ?? [];
   const width = tensors[`${name}:weight`].shape.at(-1);
-  const gradient = tensors[`${name}:value`];
   const size = tensors[`${name}:weight`].values.length;
-  const offset = gradient.values.length > size ? (choices.sample ?? 0) * size : 0;
+  const gradient = wholeGradient(name, answer, choices.sample ?? 0);
   const parts = width % gates.length === 0 && gates.length ? gates : ["all"];
   const series = parts.map((gate, n) => {
     const own = Array.from({ length: size }, (_, at) => at).filter((at) => Math.floor(((at % width) * parts.length) / width) === n);
-    const magnitude = (values, shift) => Float64Array.from(own, (at) => Math.abs(values[at + shift]));
-    return { name: gate.replaceAll("_", " "), x: magnitude(tensors[`${name}:weight`].values, 0), y: magnitude(gradient.values, offset) };
+    const magnitude = (values) => Float64Array.from(own, (at) => Math.abs(values[at]));
+    return { name: gate, x: magnitude(tensors[`${name}:weight`].values), y: magnitude(gradient.values) };
   });
   return { kind: "cloud", title: `${name}: weight against gradient`, quantity: "magnitude of the gradient", short: "magnitude of the gradient", across: { title: "magnitude of the weight" }, series, fixed: [], log: true };
+}
+
+/** A weight's gradient of one sample, the timesteps' parts of it summed. */
+function wholeGradient(name, { tensors, axes }, sample) {
+  let [tensor, names] = [tensors[`${name}:value`], axes[`${name}:value`]];
+  if (names[0] === "batch") [tensor, names] = [picked(tensor, 0, Math.min(sample, tensor.shape[0] - 1)), names.slice(1)];
+  return names[0] === "timestep" ? summed(tensor, 0) : tensor;
 }
 
 const EVIDENCE = {

@@ -160,6 +160,8 @@ function bars(panel, limits, look) {
     return { type: "bar", orientation: flat ? "h" : "v", [flat ? "y" : "x"]: places, [flat ? "x" : "y"]: numbers, hovertext: text, hoverinfo: "text", name, textposition: "none", marker: { color: look.accent } };
   });
   const [own, other] = [counting(across, look), measuring(panel.short, panel.log, look, series.map(({ values }) => values))];
+  const spread = panel.log && extent(series.flatMap(({ values }) => [...values]));
+  if (spread?.positive > 0 && Number.isFinite(spread.positive)) other.range = [Math.log10(spread.positive) - 0.5, Math.log10(spread.most) + 0.1];
   return { traces, layout: flat ? { yaxis: { ...own, range: [across.size - 0.5, -0.5], title: { text: "" } }, xaxis: other } : { xaxis: own, yaxis: other } };
 }
 

@@ -59,6 +59,15 @@ export function normed(tensor, axis) {
   });
 }
 
+/** The sum over an axis. */
+export function summed(tensor, axis) {
+  return reduced(tensor, axis, (read, size) => {
+    let sum = 0;
+    for (let n = 0; n < size; n += 1) sum += read(n);
+    return sum;
+  });
+}
+
 /** A matrix the other way round. */
 export function transposed({ dtype, shape: [rows, columns], values }) {
   const turned = Float64Array.from(values, (_, n) => values[(n % rows) * columns + Math.floor(n / rows)]);
