@@ -157,6 +157,14 @@ class Fleet:
             _, card = await self._loaded(self._catalogue.find(name, version))
         return card
 
+    def ref(self, name: str, version: int | None = None) -> ModelRef:
+        """Which version of a model is meant, and where its file is.
+
+        Raises:
+            UnknownModel: there is none of that name, or no such version.
+        """
+        return self._catalogue.find(name, version).ref
+
     def versions(self, name: str) -> list[int]:
         """The versions of a model, ascending.
 
