@@ -11,13 +11,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Literal, Self
 
 from tapehead.errors import BadParameter, Deadline, Draining, Loading, TapeheadError
-from tapehead.operations import Card, Cost, Plan, Request, Result, check, cost
+from tapehead.operations import Card, Plan, Request, Result
 from tapehead.residency.repository import Repository
 from tapehead.scheduling.admission import Admission
 from tapehead.scheduling.catalogue import Catalogue, Standing
 from tapehead.scheduling.lane import DiedLoading, Lane
 from tapehead.scheduling.observer import Observer, Silent
 from tapehead.scheduling.placement import Placement
+from tapehead.scheduling.questions import Question, Questions
 from tapehead.scheduling.settings import FleetSettings
 from tapehead.scheduling.speed import Speed
 from tapehead.worker.protocol import Growth, Hire, Job, ModelRef
@@ -59,6 +60,7 @@ class Fleet:
         self._catalogue = Catalogue(repository, live, clock, settings.rescan_s)
         self._admission = Admission(settings.queue_limit, clock)
         self._placement = Placement()
+        self._questions = Questions(settings.answer_limit)
         self._speed = Speed()
         self._lanes: list[Lane] = []
         self._loading: dict[ModelRef, asyncio.Task[Card]] = {}
@@ -134,17 +136,19 @@ class Fleet:
         with self._admission.admit():
             standing = self._catalogue.find(name, version)
             self.observer.queued(name, operation)
-            async with _loading_within(seconds, name):
-                lane, card = await self._loaded(standing)
-            checked, plans = await self._checked(card, operation, request)
-            work = cost(card, operation, checked)
-            if checked.parameters["dry_run"]:
-                return self._foretold(plans, work, lane.status.device), standing.ref
-            job = Job(id, standing.ref, operation, checked, deadline, self._growing(growth, plans, standing.ref))
-            async with _within(deadline - self._clock(), Deadline(f"not answered within {seconds:g} s")):
-                result = await lane.submit(job)
+            lane, card = await self._loaded_within(seconds, standing)
+            question = await self._question(card, operation, request)
+            if question.request.parameters["dry_run"]:
+                return self._foretold(question, lane.status.device), standing.ref
+            growing = self._growing(growth, question.plans, standing.ref)
+            job = Job(id, standing.ref, operation, question.request, deadline, growing)
+            try:
+                async with asyncio.timeout(deadline - self._clock()):
+                    result = await lane.submit(job)
+            except TimeoutError:
+                raise Deadline(f"not answered within {seconds:g} s") from None
             together = result.meta.get("joined", 1)
-            self._speed.note(work.flops * together, result.meta["timings"]["compute"])
+            self._speed.note(question.cost.flops * together, result.meta["timings"]["compute"])
             return result, standing.ref
 
     async def card(self, name: str, version: int | None = None) -> Card:
@@ -153,8 +157,7 @@ class Fleet:
         Raises:
             UnknownModel, UnsupportedModel, Loading, WorkerDied, OutOfMemory: as they say.
         """
-        async with _loading_within(self._settings.deadline_s, name):
-            _, card = await self._loaded(self._catalogue.find(name, version))
+        _, card = await self._loaded_within(self._settings.deadline_s, self._catalogue.find(name, version))
         return card
 
     def versions(self, name: str) -> list[int]:
@@ -274,8 +277,8 @@ class Fleet:
         except TapeheadError as error:
             log.warning("model %s version %s is not available: %s", *standing.ref.key, error.detail)
 
-    async def _checked(self, card: Card, operation: str, request: Request) -> tuple[Request, Sequence[Plan]]:
-        look = functools.partial(check, card, operation, request, answer_limit=self._settings.answer_limit)
+    async def _question(self, card: Card, operation: str, request: Request) -> Question:
+        look = functools.partial(self._questions.read, card, operation, request)
         large = sum(array.nbytes for array in request.inputs.values()) > _LONG_LOOK_BYTES
         return await asyncio.to_thread(look) if large else look()
 
@@ -286,8 +289,9 @@ class Fleet:
         growth.model = ref
         return growth if plans[0].bytes >= self._settings.stream_threshold else None
 
-    def _foretold(self, plans: Sequence[Plan], work: Cost, device: str) -> Result:
+    def _foretold(self, question: Question, device: str) -> Result:
         """What a dry run answers, which no worker is asked for."""
+        plans, work = question.plans, question.cost
         meta = {
             "route": work.route,
             "precision": plans[0].dtype.name,
@@ -298,6 +302,12 @@ class Fleet:
             "dry_run": True,
         }
         return Result({}, {plan.name: plan.axes for plan in plans}, meta, plans)
+
+    async def _loaded_within(self, seconds: float, standing: Standing) -> tuple[Lane, Card]:
+        if standing.card is not None:
+            return await self._loaded(standing)
+        async with _loading_within(seconds, standing.ref.name):
+            return await self._loaded(standing)
 
     async def _loaded(self, standing: Standing) -> tuple[Lane, Card]:
         """The model's lane, and its card, once a worker has loaded it."""

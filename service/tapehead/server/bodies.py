@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from anyio import to_thread
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tapehead.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
@@ -29,13 +29,17 @@ async def read(request: Request, limit: int) -> bytes:
     """
     _check_headers(request, limit)
     chunks: list[bytes] = []
-    held = 0
-    async for chunk in request.stream():
+    held, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, more = message.get("body", b""), message.get("more_body", False)
         held += len(chunk)
         if held > limit:
             raise _too_large(f"more than {limit}", limit)
         chunks.append(chunk)
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _check_headers(request: Request, limit: int) -> None:

@@ -47,11 +47,13 @@ class Growth:
         self.array: Array | None = None
         self.filled = 0
         self._moved = asyncio.Event()
+        self._opened: Callable[[], None] = lambda: None
 
     def open(self, name: str, array: Array) -> None:
         """The memory is there."""
         self.name, self.array = name, array
         self._moved.set()
+        self._opened()
 
     def fill(self, size: int) -> None:
         """More of it is filled."""
@@ -66,6 +68,10 @@ class Growth:
         whole = size // mmap.PAGESIZE * mmap.PAGESIZE
         if isinstance(mapping, mmap.mmap) and whole:
             mapping.madvise(mmap.MADV_DONTNEED, 0, whole)
+
+    def when_open(self, tell: Callable[[], None]) -> None:
+        """Calls `tell` once the memory is there."""
+        self._opened = tell
 
     async def opened(self) -> None:
         """Waits until the memory is there."""
