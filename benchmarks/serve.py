@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Starts the servers, loads them in turns, and prints a line for each."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer and shorter turns")
-    parser.add_argument("--tesseract", type=Path, metavar="PYTHON", help="interpreter with tesseract-core[runtime], jax")
+    parser.add_argument("--tesseract", type=Path, metavar="PYTHON", help="interpreter that has Tesseract Core")
     parser.add_argument("--out", type=Path, default=_HERE, help="folder for served.json")
     given = parser.parse_args(arguments)
     os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"})
@@ -79,7 +79,8 @@ def _contest(folder: Path, turns: Turns, python: Path | None) -> Loaded:
     with ExitStack() as stack:
         base = stack.enter_context(tapehead(folder / "models"))
         servers = {OURS: Server(f"{base}/v2/models/served/jacobian", folder / "body")}
-        servers |= {name: stack.enter_context(plain(kind, folder)) for name, kind in _PLAIN.items()}
+        for name, kind in _PLAIN.items():
+            servers[name] = Server(f"{stack.enter_context(plain(kind, folder))}/jacobian", folder / "body")
         if python is not None:
             servers[TESSERACT] = stack.enter_context(tesseract(python, folder, np.load(folder / "x.npy")[0]))
         ours = servers[OURS].answer()

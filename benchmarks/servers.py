@@ -57,11 +57,11 @@ def tapehead(models: Path, *options: str) -> Iterator[str]:
 
 
 @contextmanager
-def plain(kind: str, folder: Path) -> Iterator[Server]:
-    """A server of `benchmarks.plain`."""
+def plain(kind: str, folder: Path) -> Iterator[str]:
+    """A server of `benchmarks.plain`; its address."""
     command = [sys.executable, "-m", "benchmarks.plain", kind, str(folder)]
     with process(command, stdout=subprocess.PIPE) as started:
-        yield Server(until(started.stdout, "http://").strip(), folder / "body")
+        yield until(started.stdout, "http://").strip()
 
 
 @contextmanager

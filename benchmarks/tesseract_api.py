@@ -1,7 +1,7 @@
-"""What Tesseract Core serves: the Jacobian of `benchmarks.serve` as JAX gives it, compiled, by whichever mode is faster.
+"""What Tesseract Core serves: the Jacobian of `benchmarks.serve` as JAX gives it, compiled, by the faster of its modes.
 
-Read by its `tesseract-runtime`, in an environment of its own that has `tesseract-core[runtime]` and `jax`. The names and
-signatures are those that it looks for. One sequence a call, since it takes every axis of an input for one to
+Read by its `tesseract-runtime`, in an environment of its own that has `tesseract-core[runtime]` and `jax`. The names
+and signatures are those that it looks for. One sequence a call, since it takes every axis of an input for one to
 differentiate along.
 """
 

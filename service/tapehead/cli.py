@@ -175,7 +175,8 @@ def _add(parser: argparse.ArgumentParser, option: Option, *, positional: bool) -
     elif isinstance(option.default, bool):
         parser.add_argument(option.flag, dest=option.name, action=argparse.BooleanOptionalAction, help=doc)
     elif isinstance(option.default, tuple):
-        parser.add_argument(option.flag, dest=option.name, action="append", metavar="NAME", help=doc)
+        metavar = "SHAPE" if option.default else "NAME"
+        parser.add_argument(option.flag, dest=option.name, action="append", metavar=metavar, help=doc)
     else:
         parser.add_argument(option.flag, dest=option.name, metavar="VALUE", help=doc)
 
@@ -203,7 +204,9 @@ def _shown(default: Any) -> str:
     """A default as help tells it; large sizes in MiB."""
     if isinstance(default, int) and default >= 2**20:
         default = f"{default // 2**20}MiB"
-    return "" if default in (None, (), False) else f", {default}"
+    if isinstance(default, tuple):
+        default = ",".join("x".join(map(str, one)) if isinstance(one, tuple) else one for one in default)
+    return "" if default in (None, "", False) else f", {default}"
 
 
 def _complain(command: str, reason: str, status: int) -> int:

@@ -25,6 +25,8 @@ OFTEN = 3
 KEPT = 32
 """How many sets of shapes a function is kept compiled for; the least recently used goes."""
 _TRIALS = 3
+_SHORT_S = 1.0
+"""A first run over this is mostly the run itself."""
 
 log = logging.getLogger("tapehead.engine")
 
@@ -37,11 +39,12 @@ class Program:
         self._any = tf.function(function, input_signature=list(signature), autograph=False)
         self._fixed: OrderedDict[Shapes, Callable[..., Any] | None] = OrderedDict()
         self._calls: Counter[Shapes] = Counter()
+        self.compile_s = 0.0
 
     def __call__(self, *args: Any) -> Any:
-        """What the function gives."""
+        """What the function gives; the first call compiles it for any shapes."""
         if self._later is None:
-            return self._any(*args)
+            return self._run(args)
         shapes = tuple(tuple(tensor.shape) for tensor in tf.nest.flatten(args))
         fixed = self._fixed.get(shapes)
         if fixed is not None:
@@ -49,7 +52,19 @@ class Program:
             return fixed(*args)
         if shapes not in self._fixed:
             self._note(shapes, args, self._later)
-        return self._any(*args)
+        return self._run(args)
+
+    def _run(self, args: tuple[Any, ...]) -> Any:
+        """What the function for any shapes gives; notes how long compiling took: tracing, and optimising at first."""
+        if self.compile_s:
+            return self._any(*args)
+        began = time.perf_counter()
+        self._any.get_concrete_function()
+        trace_s = time.perf_counter() - began
+        found = self._any(*args)
+        first_s = time.perf_counter() - began - trace_s
+        self.compile_s = trace_s + (max(0.0, first_s - _seconds(self._any, args)) if first_s < _SHORT_S else 0.0)
+        return found
 
     def _note(self, shapes: Shapes, args: tuple[Any, ...], later: Later) -> None:
         self._calls[shapes] += 1

@@ -3,6 +3,7 @@
     fleet.py       the whole of it: what a server asks, and what it is told
     catalogue.py   which models there are, and how each one stands
     questions.py   what a request asks, held against its model's card
+    warming.py     what a model is asked before it is ready
     placement.py   which worker holds which model
     admission.py   how many requests may be inside at once
     lane.py        one worker, kept alive and fed

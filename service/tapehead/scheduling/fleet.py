@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Literal, Self
 
-from tapehead.errors import BadParameter, Deadline, Draining, Loading, TapeheadError
+from tapehead.errors import BadParameter, BadRequest, Deadline, Draining, Loading, TapeheadError
 from tapehead.operations import Card, Plan, Request, Result
 from tapehead.residency.repository import Repository
+from tapehead.scheduling import warming
 from tapehead.scheduling.admission import Admission
 from tapehead.scheduling.catalogue import Catalogue, Standing
 from tapehead.scheduling.lane import DiedLoading, Lane
@@ -64,6 +65,7 @@ class Fleet:
         self._speed = Speed()
         self._lanes: list[Lane] = []
         self._loading: dict[ModelRef, asyncio.Task[Card]] = {}
+        self._warming: dict[ModelRef, asyncio.Task[None]] = {}
         self._mustering: asyncio.Task[None] | None = None
         self._mustered = self._draining = False
 
@@ -97,7 +99,7 @@ class Fleet:
     async def close(self) -> None:
         """Ends every worker, and every request that is still inside."""
         self._draining = True
-        tasks = [task for task in (self._mustering, *self._loading.values()) if task is not None]
+        tasks = [*self._loading.values(), *self._warming.values(), *([self._mustering] if self._mustering else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -173,7 +175,7 @@ class Fleet:
         return [self._row(standing) for standing in self._catalogue]
 
     async def load(self, name: str) -> None:
-        """Loads the newest version of a model, whatever was found wrong with it before.
+        """Loads the newest version of a model, whatever was found wrong with it before, and warms it up.
 
         Raises:
             UnknownModel, UnsupportedModel, Loading, WorkerDied, OutOfMemory: as they say.
@@ -181,8 +183,10 @@ class Fleet:
         self._catalogue.look_again()
         for version in self.versions(name):
             self._catalogue.find(name, version).forgive()
+        standing, ends = self._catalogue.find(name, None), self._clock() + self._settings.deadline_s
         async with _loading_within(self._settings.deadline_s, name):
-            await self._load(self._catalogue.find(name, None))
+            await self._load(standing)
+        await self._warmed(standing.ref, max(0.0, ends - self._clock()))
 
     async def unload(self, name: str) -> None:
         """Gives the memory of every version of a model back; requests for it are refused until it is loaded again.
@@ -196,6 +200,7 @@ class Fleet:
             if standing.ref.path is None:
                 raise BadParameter(f"{name!r} is a live model: whoever made it holds it")
             standing.unloaded()
+            self._cool(standing.ref)
             place = self._placement.forget(standing.ref.key)
             if place is not None:
                 await self._lanes[place].unload(standing.ref.key)
@@ -240,6 +245,8 @@ class Fleet:
         lane = self._home(standing.ref) if standing.card is not None else self._lanes[0]
         if lane.trouble is not None:
             return "UNAVAILABLE", lane.trouble.detail
+        if standing.ref in self._warming:
+            return "LOADING", "it is being warmed up; requests are answered already"
         if standing.card is not None:
             return ("READY", "") if lane.is_up else ("LOADING", "its worker is being started again")
         if standing.ref in self._loading or (self._settings.preload and not self._mustered):
@@ -274,6 +281,7 @@ class Fleet:
     async def _preload(self, standing: Standing) -> None:
         try:
             await self._loaded(standing)
+            await self._warmed(standing.ref)
         except TapeheadError as error:
             log.warning("model %s version %s is not available: %s", *standing.ref.key, error.detail)
 
@@ -334,7 +342,36 @@ class Fleet:
             del self._loading[standing.ref]
         standing.loaded(card)
         self._placement.learn(standing.ref.key, card.bytes)
+        if self._settings.warm_up:
+            self._cool(standing.ref)
+            self._warming[standing.ref] = asyncio.create_task(self._warm(standing.ref, lane, card))
         return card
+
+    async def _warm(self, ref: ModelRef, lane: Lane, card: Card) -> None:
+        """Asks what is likely to be asked, until it is compiled. Whoever else asks meanwhile has their turn."""
+        began = self._clock()
+        try:
+            for operation, request in warming.questions(card, self._settings.warm_up):
+                with suppress(BadRequest):  # what this model cannot be asked
+                    question = self._questions.read(card, operation, request)
+                    for _ in range(warming.TIMES):
+                        await lane.submit(Job("warm-up", ref, operation, question.request, warming=True))
+            await lane.compiled()
+        except TapeheadError as error:
+            log.warning("model %s version %s was not warmed up: %s", *ref.key, error.detail)
+        finally:
+            if self._warming.get(ref) is asyncio.current_task():
+                del self._warming[ref]
+        self.observer.warmed_up(*ref.key, self._clock() - began)
+
+    async def _warmed(self, ref: ModelRef, timeout_s: float | None = None) -> None:
+        """Waits until the model has been warmed up, for so long at most."""
+        if ref in self._warming:
+            await asyncio.wait({self._warming[ref]}, timeout=timeout_s)
+
+    def _cool(self, ref: ModelRef) -> None:
+        if ref in self._warming:
+            self._warming[ref].cancel()
 
     def _home(self, ref: ModelRef) -> Lane:
         """The lane that has the model, or is to have it."""

@@ -79,7 +79,7 @@ def _key(card: Card, operation: str, request: Request) -> Hashable | None:
         return None
     # As text, since 1, 1.0 and True are equal and not the same.
     parameters = repr(request.parameters)
-    shapes = tuple((name, array.shape, array.dtype.name) for name, array in request.inputs.items())
+    shapes = tuple((name, array.shape, array.dtype) for name, array in request.inputs.items())
     return None if len(parameters) > _LONG_TEXT else (card.name, card.version, operation, parameters, shapes)
 
 

@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
+import secrets
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -38,7 +38,7 @@ def create_app(
     *,
     patient: bool = False,
     clock: Callable[[], float] = time.perf_counter,
-    make_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    make_id: Callable[[], str] = lambda: secrets.token_hex(16),
 ) -> FastAPI:
     """The ASGI application that serves `fleet`, which lives as long as the application's lifespan.
 

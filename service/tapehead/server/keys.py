@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import SplitResult, urlsplit
-
-from starlette.datastructures import Headers
 
 from tapehead.errors import Unauthorized
 from tapehead.server.settings import Settings, is_loopback
@@ -14,7 +12,7 @@ from tapehead.server.settings import Settings, is_loopback
 OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
 
 
-def admit(settings: Settings, path: str, headers: Headers) -> None:
+def admit(settings: Settings, path: str, headers: Mapping[str, str]) -> None:
     """Lets a request in, or refuses it. Health needs no key.
 
     Raises:
@@ -38,7 +36,7 @@ def _check_key(keys: Iterable[str], authorization: str) -> None:
         raise Unauthorized("the API key is none that this server knows")
 
 
-def _check_origin(settings: Settings, headers: Headers) -> None:
+def _check_origin(settings: Settings, headers: Mapping[str, str]) -> None:
     """Refuses what a web page of another site sends: its visitor's browser reaches addresses that the site cannot."""
     origin = headers.get("origin")
     if origin is None:

@@ -83,7 +83,7 @@ def encode_reply(result: Result, model: str, version: int, media: str) -> Bytes:
         "axes": result.axes,
         "meta": result.meta,
     }
-    return encode_plain(reply, media)
+    return _encoded(reply, media, sum(array.nbytes for array in result.tensors.values()))
 
 
 def decode_reply(body: Bytes, media: str) -> Reply:
@@ -128,8 +128,12 @@ def decode_problem(body: Bytes, media: str) -> dict[str, Any]:
 
 def encode_plain(value: Any, media: str) -> Bytes:
     """Any maps, lists, text, numbers and arrays as bytes; the arrays in one copy."""
+    return _encoded(value, media, _size(value))
+
+
+def _encoded(value: Any, media: str, size: int) -> Bytes:
     if kind_of(media) == "msgpack":
-        return encode(value, media, size=_size(value), other=_for_msgpack)
+        return encode(value, media, size=size, other=_for_msgpack)
     return encode(_for_json(value), media)
 
 
