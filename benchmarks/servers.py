@@ -72,7 +72,7 @@ def tesseract(python: Path, folder: Path, sequence: Array) -> Iterator[Server]:
     environment |= {"TESSERACT_OUTPUT_PATH": str(folder), "PATH": "/usr/bin:/bin"}
     body = folder / "tesseract.json"
     body.write_text(_tesseract_body(sequence), "utf-8")
-    port = _free_port()
+    port = free_port()
     command = [str(python), "-m", "tesseract_core.runtime.cli", "serve", "--port", str(port)]
     with process(command, env=environment, cwd=folder, stdout=subprocess.DEVNULL):
         wait(f"http://127.0.0.1:{port}/health")
@@ -121,7 +121,7 @@ def _well(url: str) -> bool:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as free:
