@@ -9,6 +9,7 @@ CONTAINERS ?= $(shell command -v podman || command -v docker || echo podman)
 IMAGE ?= tapehead:cpu
 IMAGE_FLAGS ?=
 ARGS ?=
+TESSERACT ?=
 
 .PHONY: help demo test test-slow check serve format lock screenshots image clean
 
@@ -18,6 +19,7 @@ help:
 	@echo "make check    lint, types, layers"
 	@echo "make serve    set up and serve a folder of models (ARGS=models/) or the demo's"
 	@echo "make bench    set up and measure ours and its peers in one run (ARGS='--quick', ARGS='--only jacobian-lstm')"
+	@echo "              TESSERACT=/path/to/python names an environment that has Tesseract Core, to serve it beside ours"
 	@echo "make format   rewrite the code in the house's layout"
 	@echo "make screenshots  take the pictures of the page anew (needs Chromium)"
 	@echo "make lock     pin the requirements anew"
@@ -43,7 +45,7 @@ check: $(VENV)/dev.stamp
 
 bench: $(VENV)/bench.stamp
 	@$(RUN) -m benchmarks.run $(ARGS)
-	@$(if $(ARGS),,$(RUN) -m benchmarks.serve)
+	@$(if $(ARGS),,$(RUN) -m benchmarks.serve $(if $(TESSERACT),--tesseract $(TESSERACT)))
 
 format: $(VENV)/dev.stamp
 	$(RUN) -m ruff check --fix .

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import SplitResult, urlsplit
-
-from starlette.datastructures import Headers
 
 from tapehead.errors import Unauthorized
 from tapehead.server.settings import Settings, is_loopback
@@ -16,7 +14,7 @@ OPEN_FOLDER = "/page/"
 """The page and its files hold nothing of a model; what the page asks bears the key that its user gives it."""
 
 
-def admit(settings: Settings, path: str, headers: Headers) -> None:
+def admit(settings: Settings, path: str, headers: Mapping[str, str]) -> None:
     """Lets a request in, or refuses it. Health and the page's own files need no key.
 
     Raises:
@@ -40,7 +38,7 @@ def _check_key(keys: Iterable[str], authorization: str) -> None:
         raise Unauthorized("the API key is none that this server knows")
 
 
-def _check_origin(settings: Settings, headers: Headers) -> None:
+def _check_origin(settings: Settings, headers: Mapping[str, str]) -> None:
     """Refuses what a web page of another site sends: its visitor's browser reaches addresses that the site cannot."""
     origin = headers.get("origin")
     if origin is None:
