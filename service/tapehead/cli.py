@@ -254,7 +254,7 @@ def _shown(default: Any) -> str:
     if isinstance(default, int) and default >= 2**20:
         default = f"{default // 2**20}MiB"
     if isinstance(default, tuple):
-        default = ",".join("x".join(map(str, one)) if isinstance(one, tuple) else one for one in default)
+        default = ",".join("x".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in default)
     return "" if default in (None, "", False) else f", {default}"
 
 
