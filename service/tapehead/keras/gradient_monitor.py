@@ -170,8 +170,8 @@ def record_of(answer: Any) -> GradientRecord:
     meta = answer.meta
     # JSON has no NaN: there it is a text, as an infinity is.
     weights, layers = ({one: float(norm) for one, norm in meta[name].items()} for name in ("weights", "layers"))
-    loss, decays, verdict = float(meta["loss_value"]), meta["decay"], meta["verdict"]
-    return GradientRecord(meta["step"], meta["epoch"], loss, weights, layers, decays, verdict, answer)
+    parts = {name: meta[name] for name in ("step", "epoch", "decay", "verdict")}
+    return GradientRecord(loss=float(meta["loss_value"]), answer=answer, weights=weights, layers=layers, **parts)
 
 
 def _answered(
