@@ -59,6 +59,7 @@ DOORS: dict[tuple[str, str], str] = {
     ("server.hiring", "worker.thread"): "and in process they are on a thread; only this module knows of either",
     ("client.answers", "pictures"): "`Answer.plot` draws what it holds; who does not plot needs no matplotlib",
     ("client.answers", "matplotlib"): "the type of what `Answer.plot` gives",
+    ("server.pictures", "pictures"): "an answer as a picture; who asks for none needs no matplotlib",
     ("worker.thread", "worker.station"): "TensorFlow comes in when the thread starts, not before",
     ("worker.child_main", "worker.station"): "the worker's process gives signs of life before TensorFlow is there",
     ("cli", "server.run"): "`tapehead serve`",

@@ -6,6 +6,7 @@ table.py       the operations that are built: one row each
 selection.py   a point and its index -> which timesteps and units, on which axes
 arrays.py      the arrays of a request, held against the card
 check.py       a whole request, held against the card: normalised, with the plan of its answer
+wording.py     what was asked, in words
 cost.py        the route of an answer, and about how much work it is
 """
 
@@ -14,6 +15,7 @@ from tapehead.operations.check import check
 from tapehead.operations.cost import Cost, cost
 from tapehead.operations.request import Array, Plan, Request, Result, Sink
 from tapehead.operations.table import INFER, OPERATIONS, Operation, Parameter
+from tapehead.operations.wording import title, what_was_asked
 
 __all__ = [
     "INFER",
@@ -31,4 +33,6 @@ __all__ = [
     "TensorSpec",
     "check",
     "cost",
+    "title",
+    "what_was_asked",
 ]

@@ -18,6 +18,7 @@ from tapehead.scheduling import Fleet
 from tapehead.server.envelope import Envelope
 from tapehead.server.metrics import Metrics
 from tapehead.server.openapi import PROBLEMS
+from tapehead.server.pictures import Easel
 from tapehead.server.problems import HANDLERS
 from tapehead.server.routes import ROUTERS
 from tapehead.server.service import Service
@@ -44,6 +45,7 @@ def create_app(
     A `patient` one has started only when its workers have, or fails with why they cannot.
     """
     metrics = fleet.observer = Metrics(fleet)
+    easel = Easel()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -53,6 +55,7 @@ def create_app(
                 await fleet.settled()
             yield
         finally:
+            easel.close()
             await fleet.close()
 
     app = FastAPI(
@@ -65,7 +68,7 @@ def create_app(
         exception_handlers=HANDLERS,
         responses=PROBLEMS,
     )
-    app.state.service = Service(settings, fleet, metrics, VERSION, clock)
+    app.state.service = Service(settings, fleet, metrics, VERSION, clock, easel)
     app.add_middleware(Envelope, settings=settings, metrics=metrics, clock=clock, make_id=make_id)
     for router in ROUTERS:
         app.include_router(router)

@@ -77,6 +77,11 @@ class Asking:
         with self._stage("encode"):
             return await bodies.off_loop(size, encode)
 
+    async def draw(self, work: Callable[[], bytes]) -> bytes:
+        """The answer, drawn."""
+        with self._stage("draw"):
+            return await self.service.easel.draw(work)
+
     @property
     def server_timing(self) -> dict[str, str]:
         """The stages' times as a header, in milliseconds (W3C Server Timing)."""

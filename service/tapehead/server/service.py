@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from tapehead.scheduling import Fleet
 from tapehead.server.metrics import Metrics
+from tapehead.server.pictures import Easel
 from tapehead.server.settings import Settings
 
 
@@ -22,6 +23,7 @@ class Service:
     metrics: Metrics
     version: str
     clock: Callable[[], float]
+    easel: Easel
 
 
 def serving(request: Request) -> Service:
