@@ -10,7 +10,7 @@ IMAGE ?= tapehead:cpu
 IMAGE_FLAGS ?=
 ARGS ?=
 
-.PHONY: help demo test test-slow check serve format lock image clean
+.PHONY: help demo test test-slow check serve pictures format lock image clean
 
 help:
 	@echo "make demo     set up and run the main job: derivatives of trained models, fetched from a real server"
@@ -18,6 +18,7 @@ help:
 	@echo "make check    lint, types, layers"
 	@echo "make serve    set up and serve a folder of models (ARGS=models/) or the demo's"
 	@echo "make bench    set up and measure ours and its peers in one run (ARGS='--quick', ARGS='--only jacobian-lstm')"
+	@echo "make pictures make the pictures of README and docs anew (ARGS=saliency)"
 	@echo "make format   rewrite the code in the house's layout"
 	@echo "make lock     pin the requirements anew"
 	@echo "make image    build the container image $(IMAGE)"
@@ -43,6 +44,9 @@ check: $(VENV)/dev.stamp
 bench: $(VENV)/bench.stamp
 	@$(RUN) -m benchmarks.run $(ARGS)
 	@$(if $(ARGS),,$(RUN) -m benchmarks.serve)
+
+pictures: $(VENV)/dev.stamp
+	$(RUN) -m docs.pictures $(ARGS)
 
 format: $(VENV)/dev.stamp
 	$(RUN) -m ruff check --fix .

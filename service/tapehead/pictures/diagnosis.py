@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from tapehead.pictures.panel import Array, Panel
+from tapehead.pictures.panel import MOST_FAINT, Array, Panel
 from tapehead.pictures.sheet import Sheet, Shown
 
-_MOST_FINDINGS, _MOST_LAYERS = 4, 12
-_HEALTHY = "healthy"
+_MOST_FINDINGS, _MOST_LAYERS = 3, 12
+_HEALTHY, _ASIDE = "healthy", "info"
 
 
 def diagnose(shown: Shown) -> Sheet:
@@ -32,11 +32,12 @@ def _words(meta: Mapping[str, Any], verdicts: Mapping[str, str], layer: str) -> 
     said = [f"{one}: {verdict.replace('_', ' ')}" for one, verdict in verdicts.items()]
     more = f" and {len(said) - _MOST_LAYERS} more layers" if len(said) > _MOST_LAYERS else ""
     yield ", ".join(said[:_MOST_LAYERS]) + more
-    findings = sorted(meta.get("findings", ()), key=lambda found: found.get("layer") != layer)
-    for found in findings[:_MOST_FINDINGS]:
-        yield f"• {found['layer']}, {found['severity']}: {found['meaning']} {found['advice']}"
-    if len(findings) > _MOST_FINDINGS:
-        yield f"and {len(findings) - _MOST_FINDINGS} more findings in the answer itself"
+    findings = sorted(meta.get("findings", ()), key=lambda one: (one["severity"] == _ASIDE, one["layer"] != layer))
+    told = [one for one in findings if one["severity"] != _ASIDE][:_MOST_FINDINGS]
+    for one in told:
+        yield f"• {one['layer']}, {one['severity']}: {one['meaning']} {one['advice']}"
+    if len(findings) > len(told):
+        yield f"Further findings in the answer: {len(findings) - len(told)}."
 
 
 def _panels(shown: Shown, layer: str) -> Iterator[tuple[str, Panel]]:
@@ -46,11 +47,17 @@ def _panels(shown: Shown, layer: str) -> Iterator[tuple[str, Panel]]:
             yield make(shown, layer, np.asarray(tensor))
 
 
-def _influence(shown: Shown, layer: str, tensor: Array) -> tuple[str, Panel]:  # noqa: ARG001  # one signature for all
-    others = np.delete(tensor, shown.row, axis=0)[:32]
-    quantity = "‖d h[T] / d h[t]‖"
-    faint = others if len(others) else None
-    return "norms", Panel(tensor[shown.row], ("timestep",), quantity, title=quantity, magnitude=True, faint=faint)
+def _influence(shown: Shown, layer: str, tensor: Array) -> tuple[str, Panel]:
+    """What is left of a state's influence on the last hidden state, and the share of it that hardly counts."""
+    several = shown.tensors.get(f"{layer}:state_influence")
+    values = tensor if several is None else np.asarray(several)
+    quantity = "‖∂h_T/∂h_t‖" if several is None else "‖∂h_T/∂s_t‖, s all states"
+    backward = layer.endswith("backward")
+    made = Panel(values[shown.row], ("backward.timestep" if backward else "timestep",), quantity, magnitude=True)
+    faint = shown.meta.get("thresholds", {}).get("faint")
+    last = made.values[made.values > 0]
+    mark = faint * float(last[0 if backward else -1]) if faint and last.size else None
+    return "norms", replace(made, faint=_others(values, shown.row), mark=mark, marked=f"{faint:g} of the last")
 
 
 def _local(shown: Shown, layer: str, tensor: Array) -> tuple[str, Panel]:
@@ -60,16 +67,14 @@ def _local(shown: Shown, layer: str, tensor: Array) -> tuple[str, Panel]:
     radius = shown.tensors.get(f"{layer}:spectral_radius")
     if radius is not None:
         named["spectral radius"] = np.asarray(radius)[shown.row]
-    labels = {"number": list(named)}
-    quantity = "local Jacobian, one step"
-    made = Panel(np.stack(list(named.values())), ("number", "timestep"), quantity, labels, magnitude=True)
-    return "lines", replace(made, mark=1.0)
+    made = Panel(np.stack(list(named.values())), ("number", "timestep"), "local Jacobian, one step", magnitude=True)
+    at = shown.meta.get("jacobian_timesteps", {}).get(layer)
+    return "lines", replace(made, labels={"number": list(named)}, mark=1.0, at=None if at is None else np.asarray(at))
 
 
 def _lyapunov(shown: Shown, layer: str, tensor: Array) -> tuple[str, Panel]:  # noqa: ARG001  # one signature for all
-    others = np.delete(tensor, shown.row, axis=0)[:32]
     made = Panel(tensor[shown.row], ("exponent",), "Lyapunov exponent, per timestep")
-    return "exponents", replace(made, faint=others if len(others) else None)
+    return "exponents", replace(made, faint=_others(tensor, shown.row))
 
 
 def _saturation(shown: Shown, layer: str, tensor: Array) -> tuple[str, Panel]:
@@ -81,6 +86,11 @@ def _weights(shown: Shown, layer: str, tensor: Array) -> tuple[str, Panel]:
     names = _named(shown.meta, "weights", layer, len(tensor), "weight")
     quantity = "norm of the gradient by timestep"
     return "lines", Panel(tensor, ("weight", "timestep"), quantity, {"weight": names}, magnitude=True)
+
+
+def _others(tensor: Array, row: int) -> Array | None:
+    others = np.delete(tensor, row, axis=0)[:MOST_FAINT]
+    return others if len(others) else None
 
 
 def _named(meta: Mapping[str, Any], what: str, layer: str, count: int, word: str) -> Sequence[str]:

@@ -68,6 +68,7 @@ def logarithmic(axes: Axes, panel: Panel, values: Array) -> Array:
 
 def on_log(values: Array) -> npt.NDArray[np.bool_]:
     """Which values have a place on a logarithmic axis."""
+    values = np.asarray(values, dtype=np.float64)
     return (values > 0) & (values < _INFINITE)
 
 

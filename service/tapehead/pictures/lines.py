@@ -23,11 +23,12 @@ def lines(axes: Axes, panel: Panel) -> None:
     shown = _highest(values)
     finite = np.where(np.isfinite(values[shown]), values[shown], np.nan)
     drawn = logarithmic(axes, panel, values[shown]) if panel.magnitude else finite
+    at_times = np.arange(values.shape[1]) if panel.at is None else np.asarray(panel.at)
     thin = thickness(values.shape[1])
     marker = "." if values.shape[1] <= _MOST_MARKED else ""
     for at, line in enumerate(drawn):
         style = STYLES[at % 4] if thin > 1 else "-"
-        axes.plot(line, style, marker=marker, color=LINES[at], label=names[shown[at]], linewidth=thin)
+        axes.plot(at_times, line, style, marker=marker, color=LINES[at], label=names[shown[at]], linewidth=thin)
     if panel.mark is not None:
         axes.axhline(panel.mark, color="0.3", linewidth=0.8, linestyle=":")
     if not panel.magnitude:
@@ -36,7 +37,7 @@ def lines(axes: Axes, panel: Panel) -> None:
     lower = f"{len(values) - len(shown)} lower ones not drawn" if len(values) > len(shown) else ""
     lost = not_drawn(values[shown]) if panel.magnitude else ""
     explain(axes, panel, [lower, lost], columns=2 if len(shown) > 4 else 1)
-    along_time(axes, panel.axes[1], panel, values.shape[1])
+    along_time(axes, panel.axes[1], panel, int(at_times.max(initial=0)) + 1)
 
 
 def _highest(values: Array) -> list[int]:

@@ -60,7 +60,9 @@ def norms(axes: Axes, panel: Panel) -> None:
     axes.plot(drawn, marker=marker, markersize=4, color=NORMS, label=_said(panel), zorder=3)
     if panel.faint is not None:
         _faintly(axes, panel.faint)
-    fitted = decay(values, "on" if panel.axes[0].startswith("of.") else "back") if panel.fitted else None
+    if panel.mark is not None and np.isfinite(drawn).any():
+        axes.axhline(panel.mark, color="0.3", linewidth=0.8, linestyle=":", label=panel.marked or None)
+    fitted = decay(values, panel.way) if panel.fitted else None
     if fitted is not None:
         bounds, (first, *_, last) = axes.get_ylim(), np.flatnonzero(np.isfinite(drawn))
         said = f"fitted: {fitted}".replace(": halved", ":\nhalved" if panel.small else ": halved")

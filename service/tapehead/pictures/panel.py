@@ -32,12 +32,17 @@ class NoSample(NoPicture):
 class Panel:
     """What one panel shows: `values` with one name an axis, what they measure, and a label an entry where known.
 
-    `sides` says which points "of" and "wrt" stand for, so that "wrt.timestep" can read "timestep of inputs".
-    `magnitude`: the values are sizes, never negative, that may span decades. `faint` holds the same numbers of other
-    samples, samples first; `against` what the values are set against, entry by entry; `limits` the least and largest
-    value there can be; `fitted` asks for a decay through the values; `diverging`: zero is the middle, whatever the
-    values are; `small`: another panel stands beside it; `mark` is a value with a dotted line; `words` are lines
-    of text.
+    sides      which points "of" and "wrt" stand for, so that "wrt.timestep" can read "timestep of inputs"
+    magnitude  the values are sizes, never negative, that may span decades
+    diverging  zero is the middle, whatever the values are
+    limits     the least and the largest value there can be
+    faint      the same numbers of other samples, samples first
+    against    what the values are set against, entry by entry
+    at         the timesteps that the values are at, where not at all of them
+    fitted     asks for a decay through the values
+    mark       a value with a dotted line, `marked` what it is
+    words      lines of text
+    small      another panel stands beside it
     """
 
     values: Array
@@ -54,6 +59,8 @@ class Panel:
     diverging: bool = False
     small: bool = False
     mark: float | None = None
+    marked: str = ""
+    at: Array | None = None
     words: tuple[str, ...] = ()
 
     @property
@@ -72,6 +79,11 @@ class Panel:
     def folded(self, text: str) -> str:
         """A text in lines that fit beside the panel."""
         return textwrap.fill(text, LETTERS - 8 * self.small)
+
+    @property
+    def way(self) -> str:
+        """Which way influence fades along the time axis: back from the end, or on from the beginning."""
+        return "on" if self.axes[0].startswith(("of.", "backward.")) else "back"
 
     def axis(self, name: str) -> str:
         """One axis in words."""
@@ -195,7 +207,7 @@ def is_time(axis: str) -> bool:
 
 def in_words(axis: str, sides: Mapping[str, str]) -> str:
     """An axis in words: "wrt.timestep" is "timestep of inputs" where the side is known, else "timestep (wrt)"."""
-    side, _, what = axis.rpartition(".")
+    side, _, what = axis.removeprefix("backward.").rpartition(".")
     what = what.replace("_", " ")
     if not side:
         return what
