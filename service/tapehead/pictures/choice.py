@@ -93,8 +93,8 @@ def what(shown: Shown, name: str) -> tuple[str, str]:
 def quantity(shown: Shown, name: str) -> str:
     """What the numbers of a tensor are."""
     asked = shown.meta
-    words = {"method": "gradient", **{key: value for key, value in asked.items() if isinstance(value, str)}}
-    words |= sides(shown, name)
+    given = {key: value for key, value in asked.items() if isinstance(value, str)}
+    words = {"method": "gradient", "wrt": "inputs", **given, **sides(shown, name)}
     operation = words.get("operation", "")
     pattern = QUANTITIES.get(words["method"] if operation == "saliency" else operation) or QUANTITIES.get(operation)
     try:

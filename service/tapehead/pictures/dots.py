@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from tapehead.pictures.colours import LINES
-from tapehead.pictures.labels import explain, not_drawn, on_log
+from tapehead.pictures.labels import explain, few_decades, not_drawn, on_log
 from tapehead.pictures.panel import LETTERS, Panel
 
 MOST_ROWS = 40
@@ -25,6 +25,7 @@ def dots(axes: Axes, panel: Panel) -> None:
         axes.plot(column, range(len(rows)), _MARKERS[at % 8], color=LINES[at % len(LINES)], label=label, markersize=6)
     if drawable.any():
         axes.set_xscale("log")
+        few_decades(axes.xaxis, values[drawable])
     explain(axes, panel, [not_drawn(values[~np.isnan(values)])])
     axes.set_yticks(range(len(rows)), rows, fontsize="small")
     axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
 
 from tapehead.pictures.panel import LETTERS, Array, Panel, is_time
@@ -60,7 +61,7 @@ def logarithmic(axes: Axes, panel: Panel, values: Array) -> Array:
     axes.grid(True, alpha=0.3)
     if drawable.any():
         axes.set_yscale("log")
-        _few_decades(axes, values[drawable])
+        few_decades(axes.yaxis, values[drawable])
     else:
         say(axes, f"nothing to draw: {missing(values)}")
     return np.where(drawable, values, np.nan)
@@ -97,12 +98,12 @@ def thickness(timesteps: int) -> float:
     return 1.4 if timesteps <= _LONG else 0.6
 
 
-def _few_decades(axes: Axes, values: Array) -> None:
+def few_decades(axis: Axis, values: Array) -> None:
     """Round numbers along a logarithmic axis that powers of ten would leave all but bare."""
-    if np.log10(values.max()) - np.log10(values.min()) < 1:
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_minor_locator(NullLocator())
+    if values.size and np.log10(values.max()) - np.log10(values.min()) < 1:
+        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_formatter(ScalarFormatter())
+        axis.set_minor_locator(NullLocator())
 
 
 def say(axes: Axes, text: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from tapehead.pictures.colours import LINES
-from tapehead.pictures.labels import missing, on_log, say
+from tapehead.pictures.labels import few_decades, missing, on_log, say
 from tapehead.pictures.panel import LETTERS, Array, Panel
 
 MOST_POINTS = 100_000
@@ -27,6 +27,8 @@ def scatter(axes: Axes, panel: Panel) -> None:
     if drawable.any():
         _points(axes, panel, weight[drawable], gradient[drawable], gate[drawable])
         axes.set(xscale="log", yscale="log")
+        few_decades(axes.xaxis, weight[drawable])
+        few_decades(axes.yaxis, gradient[drawable])
     else:
         say(axes, f"no gradient to draw: {missing(gradient)}" if missing(gradient) else "every weight is 0")
     lost = [f"{int((gradient == 0).sum())} with gradient 0", f"{int((weight == 0).sum())} with weight 0"]

@@ -60,4 +60,5 @@ def _saturation(shown: Shown, gates: list[str]) -> Panel:
         shares.append(share_beyond(gate.reshape(len(gate), -1), floor))
     longest = max(map(len, shares))
     padded = [np.pad(one, ((0, longest - len(one)), (0, 0)), constant_values=np.nan) for one in shares]
-    return Panel(np.stack(padded), ("gate", "timestep", "side"), "share of the gate's units", {"gate": gates})
+    labels = {**shown.labels, "gate": gates}
+    return Panel(np.stack(padded), ("gate", "timestep", "side"), "share of the gate's units", labels)
