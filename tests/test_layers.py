@@ -68,6 +68,7 @@ DOORS: dict[tuple[str, str], str] = {
     ("cli", "demo"): "`tapehead serve` without a folder serves the demo's models",
     ("cli", "demo.run"): "`tapehead demo`",
     ("cli", "report"): "`tapehead report`",
+    ("report.subject", "demo.cells"): "registers the cell that one of the demo's models names; it imports Keras",
     ("cli", "doctor"): "`tapehead doctor`",
     ("doctor", "tensorflow"): "it tells what TensorFlow sees, if TensorFlow is there",
     ("doctor", "keras"): "and loads the model that its one real Jacobian asks",
