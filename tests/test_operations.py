@@ -11,8 +11,8 @@ import pytest
 
 from tapehead import errors
 from tapehead.operations import OPERATIONS, Card, Plan, PointInfo, Request, TensorSpec, check, cost
+from tapehead.operations.check import EVERY_PLAN
 from tapehead.operations.cost import COSTS, lag_route
-from tapehead.operations.plans import PLANS
 from tapehead.operations.selection import positions, select
 
 STATE = PointInfo((None, 4), ("timestep", "unit"), "float32", True, "state", "x")
@@ -259,7 +259,7 @@ whole = replace(
 
 
 def test_every_operation_has_a_plan_and_a_cost() -> None:
-    assert set(PLANS) == set(COSTS) == {*OPERATIONS, "infer"}
+    assert set(EVERY_PLAN) == set(COSTS) == {*OPERATIONS, "infer"}
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,20 @@ class Model(Generic[A]):
         asked = {"target": target, "method": method, "wrt": wrt, "baseline": baseline, "n_steps": n_steps}
         return self.ask("saliency", inputs, **asked, **options)
 
+    def weight_gradients(
+        self,
+        inputs: Inputs,
+        *,
+        targets: Any = None,
+        loss: str | Mapping[str, str] | None = None,
+        of: str | None = None,
+        by: str | Sequence[str] = (),
+        **options: Any,
+    ) -> A:
+        """The norm of every weight's gradient, of a loss with `targets` (by default the compiled one) or of one number
+        a sample, whole or apart by "gate" and by "timestep"; `per_sample`, `values` and `statistics` go along."""
+        return self.ask("weight_gradients", inputs, targets=targets, loss=loss, of=of, by=by, **options)
+
     if not TYPE_CHECKING:  # so that a type checker still finds misspelt methods
 
         def __getattr__(self, name: str) -> Callable[..., A]:
