@@ -75,6 +75,28 @@ LINES: dict[str, tuple[Asked, Callable[[tapehead.Answer], np.ndarray]]] = {
 }
 
 
+def test_gradients_of_weights_are_lines_a_gate_over_time(
+    model: tapehead.Model[tapehead.Answer], x: np.ndarray
+) -> None:
+    answer = model.weight_gradients(x, targets=x[:, 0, :2], loss="mse", by=["gate", "timestep"])
+    figure = answer.plot()
+    for axes, name in zip(figure.axes, ("kernel", "recurrent_kernel", "bias"), strict=False):
+        norms = answer.tensors[f"lstm/{name}"].astype(float)
+        norms[norms == 0] = np.nan
+        np.testing.assert_array_equal([line.get_ydata() for line in axes.lines[:4]], norms)
+        assert axes.get_legend_handles_labels()[1][:4] == list(answer.meta["gates"]["lstm"])
+    assert "loss mse" in figure.get_suptitle()
+
+
+def test_weights_stand_against_their_gradients(model: tapehead.Model[tapehead.Answer], x: np.ndarray) -> None:
+    answer = model.weight_gradients(x, of="outputs[0]", values=True)
+    figure = answer.plot()
+    titles = [axes.get_title().partition("\n")[0] for axes in figure.axes]
+    points = figure.axes[titles.index("lstm/kernel")].collections[0].get_offsets()
+    pairs = np.c_[answer.tensors["lstm/kernel:weight"].ravel(), answer.tensors["lstm/kernel:value"].ravel()]
+    assert sorted(map(tuple, points.tolist())) == sorted(map(tuple, np.abs(pairs).astype(float).tolist()))
+
+
 @pytest.mark.parametrize("what", IMAGES)
 def test_a_heat_map_holds_the_answers_own_numbers(
     model: tapehead.Model[tapehead.Answer], x: np.ndarray, what: str

@@ -61,7 +61,7 @@ def logarithmic(axes: Axes, panel: Panel, values: Array) -> Array:
     axes.grid(True, alpha=0.3)
     if drawable.any():
         axes.set_yscale("log")
-        few_decades(axes.yaxis, values[drawable])
+        few_decades(axes.yaxis, np.append(values[drawable], panel.mark or values[drawable][:1]))
     else:
         say(axes, f"nothing to draw: {missing(values)}")
     return np.where(drawable, values, np.nan)
@@ -99,11 +99,15 @@ def thickness(timesteps: int) -> float:
 
 
 def few_decades(axis: Axis, values: Array) -> None:
-    """Round numbers along a logarithmic axis that powers of ten would leave all but bare."""
-    if values.size and np.log10(values.max()) - np.log10(values.min()) < 1:
+    """Plain numbers along a logarithmic axis that powers of ten would leave all but bare."""
+    decades = np.log10(values.max()) - np.log10(values.min()) if values.size else np.inf
+    if decades < 1:
         axis.set_major_locator(MaxNLocator(5))
         axis.set_major_formatter(ScalarFormatter())
         axis.set_minor_locator(NullLocator())
+    elif decades < 2 and 1e-3 < values.min() < values.max() < 1e3:
+        axis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g}"))
+        axis.set_minor_formatter(FuncFormatter(lambda at, _: f"{at:g}" if f"{at:e}"[0] in "25" else ""))
 
 
 def say(axes: Axes, text: str) -> None:

@@ -56,7 +56,7 @@ def norms(axes: Axes, panel: Panel) -> None:
     """Draws a panel of one axis on a log scale. What is zero or has no value is counted instead."""
     values = np.asarray(panel.values, dtype=np.float64)
     drawn = logarithmic(axes, panel, values)
-    marker = "o" if len(values) <= _MOST_MARKED else ""
+    marker = "o" if len(values) <= _MOST_MARKED // (1 + panel.small) else ""
     axes.plot(drawn, marker=marker, markersize=4, color=NORMS, label=_said(panel), zorder=3)
     if panel.faint is not None:
         _faintly(axes, panel.faint)
