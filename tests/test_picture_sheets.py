@@ -160,8 +160,10 @@ def diagnosis(layers: dict[str, str], timesteps: int = 6, batch: int = 3, units:
     for name in tensors:
         if name.endswith("lyapunov"):
             tensors[name] -= 0.5
+    meta_of_all = {"thresholds": {"faint": 0.01}, "jacobian_timesteps": dict.fromkeys(layers, range(timesteps))}
     finding = {"severity": "warning", "kind": "vanishing", "meaning": "It forgets.", "advice": "Open the forget gate."}
     meta = {
+        **meta_of_all,
         "operation": "diagnose",
         "verdict": layers,
         "findings": [{**finding, "layer": layer} for layer, verdict in layers.items() if verdict != "healthy"],
@@ -191,6 +193,29 @@ class TestDiagnosis:
             lines_of(figure, 3), tensors["lstm_1:saturation"].transpose(0, 2, 1).reshape(8, -1)
         )
         np.testing.assert_array_equal(lines_of(figure, 5), tensors["lstm_1:weight_gradients"])
+
+    def test_what_hardly_counts_is_marked_and_the_states_together_are_what_is_judged(self) -> None:
+        given = diagnosis({"lstm": "healthy"})
+        given["tensors"]["lstm:state_influence"] = RNG.random((3, 6)) + 1
+        given["axes"]["lstm:state_influence"] = ("batch", "timestep")
+        influence = given["tensors"]["lstm:state_influence"]
+        axes = picture(**given).axes[1]
+        np.testing.assert_array_equal(axes.lines[0].get_ydata(), influence[0])
+        (mark,) = (line for line in axes.lines if line.get_label() == "0.01 of the last")
+        assert mark.get_ydata()[0] == pytest.approx(0.01 * influence[0, -1])
+
+    def test_local_jacobians_stand_at_the_timesteps_that_were_looked_at(self) -> None:
+        given = diagnosis({"lstm": "healthy"})
+        for part in ("singular_values", "spectral_radius"):
+            given["tensors"][f"lstm:{part}"] = given["tensors"][f"lstm:{part}"][:, :3]
+        given["meta"]["jacobian_timesteps"] = {"lstm": [0, 50, 99]}
+        assert picture(**given).axes[2].lines[0].get_xdata().tolist() == [0, 50, 99]
+
+    def test_findings_by_the_way_are_counted_and_not_told(self) -> None:
+        given = diagnosis({"lstm": "vanishing"})
+        given["meta"]["findings"].append({"severity": "info", "layer": "lstm", "meaning": "x", "advice": "y"})
+        _, second = (text.get_text() for text in picture(**given).axes[0].texts)
+        assert second.splitlines()[-1] == "Further findings in the answer: 1."
 
     def test_exponents_are_stems_from_zero_red_where_directions_grow(self) -> None:
         given = diagnosis({"lstm": "exploding"})

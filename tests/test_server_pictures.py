@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
-import threading
+import json
+import os
+import signal
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -15,15 +20,17 @@ from starlette.testclient import TestClient
 from tapehead import errors
 from tapehead.operations import OPERATIONS, Result
 from tapehead.server import media, pictures
-from tapehead.server.pictures import WAITING, Wish, picture
+from tapehead.server.easel import COMMAND, WAITING, Easel
+from tapehead.server.pictures import Wish, picture
+from tapehead.server.studio import answer, framed, serve
+from tapehead.wire.messages import MSGPACK, Reply, encode_reply
 from tapehead.worker.protocol import ModelRef
 from test_server import BODY, JACOBIAN, StandIn, client_of
 
 PNG, SVG = {"Accept": "image/png"}, {"Accept": "image/svg+xml"}
-TOY = ModelRef("toy", 2)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
     with client_of(StandIn()) as client:
         yield client
@@ -119,61 +126,105 @@ def test_outputs_are_drawn_too_from_the_protocols_own_request(client: TestClient
     assert reply.content.startswith(b"\x89PNG")
 
 
+def reply(value: np.ndarray) -> Reply:
+    return Reply("toy", 2, Result({"value": value}, {"value": ("batch", "timestep", "unit")}, {}))
+
+
 def test_nothing_to_draw_is_no_fault_of_the_server() -> None:
-    empty = Result({"value": np.zeros((1, 0, 2))}, {"value": ("batch", "timestep", "unit")}, {})
     with pytest.raises(errors.NotAcceptable, match="nothing to draw; take the numbers"):
-        picture("states", {}, empty, TOY, Wish("png"))
+        picture({}, reply(np.zeros((1, 0, 2))), Wish("png"))
 
 
 def test_an_answer_that_turns_out_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "LIMIT", 10)
-    answer = Result({"value": np.zeros((1, 2, 2))}, {"value": ("batch", "timestep", "unit")}, {})
     with pytest.raises(errors.AnswerTooLarge):
-        picture("states", {}, answer, TOY, Wish("png"))
+        picture({}, reply(np.zeros((1, 2, 2))), Wish("png"))
 
 
 def test_a_server_without_matplotlib_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("tapehead.pictures", "matplotlib"):
-        monkeypatch.setitem(__import__("sys").modules, name, None)
+    monkeypatch.setitem(sys.modules, "tapehead.pictures", None)
     monkeypatch.delattr("tapehead.pictures", raising=False)
-    answer = Result({"value": np.zeros((1, 2, 2))}, {"value": ("batch", "timestep", "unit")}, {})
     with pytest.raises(errors.NotAcceptable, match=r"pip install 'tapehead\[plot\]'"):
-        picture("states", {}, answer, TOY, Wish("png"))
+        picture({}, reply(np.zeros((1, 2, 2))), Wish("png"))
 
 
-def test_the_server_answers_while_a_picture_is_drawn_and_draws_a_bounded_number() -> None:
-    go = threading.Event()
+def test_the_studio_tells_a_fault_of_its_own_and_goes_on() -> None:
+    body = bytes(encode_reply(reply(np.ones((1, 2, 2))).result, "toy", 2, MSGPACK))
+    problem, image = answer(b'{"asked": {}, "wish": {"format": "bmp"}}', body)
+    assert (json.loads(problem)["code"], image) == ("internal", b"")
+    heads = (b"", b'{"asked": {}, "wish": {"format": "png", "width": 400, "row": 0}}')
+    sink = io.BytesIO()
+    serve(io.BytesIO(b"".join(part for head in heads for one in (head, body) for part in framed(one))), sink)
+    assert sink.getvalue().count(b"\x89PNG") == 1
 
-    def slow() -> bytes:
-        assert go.wait(60)
-        return b""
 
-    with client_of(StandIn()) as client:
-        easel = client.app.state.service.easel  # type: ignore[attr-defined]
-        drawing = [client.portal.start_task_soon(easel.draw, slow) for _ in range(WAITING + 1)]
+class TestEasel:
+    """One process draws, beside the event loop."""
+
+    @pytest.fixture
+    def client(self) -> Iterator[TestClient]:
+        """A client of a server that has drawn a picture."""
+        with client_of(StandIn()) as client:
+            assert client.post(JACOBIAN, json=BODY, headers=PNG).status_code == 200
+            yield client
+
+    def easel(self, client: TestClient) -> Easel:
+        easel: Easel = client.app.state.service.easel  # type: ignore[attr-defined]
+        assert easel.pid is not None
+        return easel
+
+    def begin(self, client: TestClient, count: int) -> list[Future[bytes]]:
+        drawing = ({"operation": "states"}, reply(np.ones((1, 2, 2))).result, ModelRef("toy", 2), Wish("png", 400))
+        return [client.portal.start_task_soon(self.easel(client).draw, *drawing) for _ in range(count)]
+
+    def test_the_server_answers_meanwhile_and_a_bounded_number_waits(self, client: TestClient) -> None:
+        pid = self.easel(client).pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        drawing = self.begin(client, WAITING + 1)
         assert client.get("/v2/health/live").status_code == 200
         assert client.post(JACOBIAN, json=BODY).status_code == 200
         refused = client.post(JACOBIAN, json=BODY, headers=PNG)
         assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
         assert int(refused.headers["retry-after"]) > 0
-        go.set()
-        assert [one.result(60) for one in drawing] == [b""] * (WAITING + 1)
+        assert not any(one.done() for one in drawing)
+        os.kill(pid, signal.SIGCONT)
+        assert all(one.result(120).startswith(b"\x89PNG") for one in drawing)
+        assert self.easel(client).pid == pid
+
+    def test_one_that_is_given_up_is_not_the_next_ones_answer(self, client: TestClient) -> None:
+        pid = self.easel(client).pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        late = client.post(JACOBIAN, json=BODY, headers={**PNG, "X-Request-Timeout": "0.2"})
+        assert (late.status_code, late.json()["code"]) == (504, "deadline")
+        reply = client.post(f"{JACOBIAN}?width=400", json=BODY, headers=PNG)
+        assert imread(io.BytesIO(reply.content)).shape[1] == 400
+        assert self.easel(client).pid != pid
+
+    def test_a_process_that_dies_is_told_and_replaced(self, client: TestClient) -> None:
+        pid = self.easel(client).pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        (drawing,) = self.begin(client, 1)
+        client.get("/v2/health/live")
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(errors.WorkerDied):
+            drawing.result(60)
         assert client.post(JACOBIAN, json=BODY, headers=PNG).status_code == 200
 
+    def test_it_ends_with_the_server_and_when_its_input_does(self) -> None:
+        with client_of(StandIn()) as client:
+            client.post(JACOBIAN, json=BODY, headers=PNG)
+            pid = self.easel(client).pid
+            assert pid is not None
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        assert subprocess.run(COMMAND, stdin=subprocess.DEVNULL, timeout=120, check=False).returncode == 0
 
-def test_a_picture_that_nobody_waits_for_any_more_is_not_begun() -> None:
-    go, begun = threading.Event(), threading.Event()
-    with client_of(StandIn()) as client:
-        easel = client.app.state.service.easel  # type: ignore[attr-defined]
-        first = client.portal.start_task_soon(easel.draw, lambda: bytes(go.wait(60)))
-        second = client.portal.start_task_soon(easel.draw, lambda: bytes(begun.set() or 1))
-        client.get("/v2/health/live")
-        second.cancel()
-        client.get("/v2/health/live")
-        go.set()
-        first.result(60)
-        assert client.post(JACOBIAN, json=BODY, headers=PNG).status_code == 200
-        assert not begun.is_set()
+    def test_the_process_at_the_network_imports_no_matplotlib(self) -> None:
+        program = "import sys, tapehead.server.app; sys.exit('matplotlib' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", program], timeout=120, check=False).returncode == 0
 
 
 def test_the_description_tells_of_pictures(client: TestClient) -> None:

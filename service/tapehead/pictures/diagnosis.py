@@ -57,7 +57,7 @@ def _influence(shown: Shown, layer: str, tensor: Array) -> tuple[str, Panel]:
     faint = shown.meta.get("thresholds", {}).get("faint")
     last = made.values[made.values > 0]
     mark = faint * float(last[0 if backward else -1]) if faint and last.size else None
-    return "norms", replace(made, faint=_others(values, shown.row), mark=mark, marked=f"{faint:g} of the last")
+    return "norms", replace(made, faint=_others(values, shown.row), mark=mark, marked=f"{faint or 0:g} of the last")
 
 
 def _local(shown: Shown, layer: str, tensor: Array) -> tuple[str, Panel]:

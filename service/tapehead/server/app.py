@@ -15,10 +15,10 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from tapehead.scheduling import Fleet
+from tapehead.server.easel import Easel
 from tapehead.server.envelope import Envelope
 from tapehead.server.metrics import Metrics
 from tapehead.server.openapi import PROBLEMS
-from tapehead.server.pictures import Easel
 from tapehead.server.problems import HANDLERS
 from tapehead.server.routes import ROUTERS
 from tapehead.server.service import Service
@@ -55,7 +55,7 @@ def create_app(
                 await fleet.settled()
             yield
         finally:
-            easel.close()
+            await easel.close()
             await fleet.close()
 
     app = FastAPI(

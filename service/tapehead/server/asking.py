@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -12,8 +12,9 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 
 from tapehead.errors import BadParameter, Deadline, UnknownModel
-from tapehead.operations import Request, Result
+from tapehead.operations import Request, Result, what_was_asked
 from tapehead.server import bodies
+from tapehead.server.pictures import Wish
 from tapehead.server.service import Service, serving
 from tapehead.server.streaming import disconnected
 from tapehead.worker.protocol import Growth, ModelRef
@@ -77,10 +78,10 @@ class Asking:
         with self._stage("encode"):
             return await bodies.off_loop(size, encode)
 
-    async def draw(self, work: Callable[[], bytes]) -> bytes:
+    async def draw(self, parameters: Mapping[str, Any], result: Result, ref: ModelRef, wish: Wish) -> bytes:
         """The answer, drawn."""
         with self._stage("draw"):
-            return await self.service.easel.draw(work)
+            return await self.service.easel.draw(what_was_asked(self.operation, parameters), result, ref, wish)
 
     @property
     def server_timing(self) -> dict[str, str]:

@@ -1,25 +1,20 @@
-"""Answers as pictures: one at a time in a thread of its own, a bounded number waiting. The event loop draws nothing."""
+"""Answers as pictures: how one is asked for, what has one, and the drawing itself, which `studio.py` does."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import QueryParams
 
-from tapehead.errors import AnswerTooLarge, BadParameter, NotAcceptable, QueueFull
-from tapehead.operations import Card, Request, Result, check, title, what_was_asked
+from tapehead.errors import AnswerTooLarge, BadParameter, NotAcceptable
+from tapehead.operations import Card, Request, check, title
 from tapehead.server.media import PICTURES
-from tapehead.worker.protocol import ModelRef
+from tapehead.wire.messages import Reply
 
 LIMIT = 128 * 2**20
 """The bytes of the largest answer that is drawn: a picture shows a few thousand numbers of it at most."""
-
-WAITING = 16
-"""Pictures that may wait to be drawn; one more is told to come again."""
 
 NARROWEST, WIDEST = 400, 3200
 _WIDTH = 800
@@ -32,35 +27,6 @@ class Wish:
     format: str
     width: int = _WIDTH
     row: int = 0
-
-
-class Easel:
-    """Where pictures are drawn: matplotlib holds the interpreter's lock for most of its work, so one at a time."""
-
-    def __init__(self, waiting: int = WAITING) -> None:
-        self._waiting = waiting
-        self._taken = 0
-        self._thread = ThreadPoolExecutor(1, "tapehead-pictures")
-
-    async def draw(self, work: Callable[[], bytes]) -> bytes:
-        """What `work` gives. One that is given up while it waits is never begun.
-
-        Raises:
-            QueueFull: as many wait as may.
-        """
-        if self._taken > self._waiting:
-            raise QueueFull(f"{self._waiting} pictures wait to be drawn; try again, or take the numbers")
-        self._taken += 1
-        drawing = asyncio.get_running_loop().run_in_executor(self._thread, work)
-        drawing.add_done_callback(self._freed)
-        return await drawing
-
-    def close(self) -> None:
-        """Ends the thread once the picture at hand is done; those that wait are not begun."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _freed(self, _: object) -> None:
-        self._taken -= 1
 
 
 def wish(wanted: str, query: QueryParams) -> Wish:
@@ -99,7 +65,7 @@ def _check_size(size: int) -> None:
         )
 
 
-def picture(operation: str, parameters: Mapping[str, Any], result: Result, ref: ModelRef, wished: Wish) -> bytes:
+def picture(asked: Mapping[str, Any], reply: Reply, wished: Wish) -> bytes:
     """An answer as the bytes of an image file.
 
     Raises:
@@ -107,20 +73,18 @@ def picture(operation: str, parameters: Mapping[str, Any], result: Result, ref: 
         BadParameter: it has no such sample.
         NotAcceptable: nothing in it can be drawn, or this server cannot draw.
     """
-    _check_size(sum(tensor.nbytes for tensor in result.tensors.values()))
+    tensors, axes = reply.result.tensors, reply.result.axes
+    _check_size(sum(tensor.nbytes for tensor in tensors.values()))
     # A door upwards: who asks for no picture needs no matplotlib.
     try:
         from tapehead import pictures
     except ModuleNotFoundError as error:
         raise NotAcceptable(f"{error}, so this server draws no pictures: pip install 'tapehead[plot]' there") from error
 
-    asked = what_was_asked(operation, parameters)
-    meta, write = {**asked, **result.meta}, {"png": pictures.png, "svg": pictures.svg}[wished.format]
+    meta, write = {**asked, **reply.result.meta}, {"png": pictures.png, "svg": pictures.svg}[wished.format]
+    said = title(reply.model, asked)
     try:
-        figure = pictures.picture(
-            tensors=result.tensors, axes=result.axes, meta=meta, title=title(ref.name, asked), row=wished.row
-        )
-        return write(figure, wished.width)
+        return write(pictures.picture(tensors=tensors, axes=axes, meta=meta, title=said, row=wished.row), wished.width)
     except pictures.NoSample as error:
         raise BadParameter(str(error)) from error
     except pictures.NoPicture as error:

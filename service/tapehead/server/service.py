@@ -9,8 +9,8 @@ from typing import cast
 from starlette.requests import Request
 
 from tapehead.scheduling import Fleet
+from tapehead.server.easel import Easel
 from tapehead.server.metrics import Metrics
-from tapehead.server.pictures import Easel
 from tapehead.server.settings import Settings
 
 

@@ -58,7 +58,7 @@ async def drawn(
         card = await question.service.fleet.card(model, read_version(model, version))
         pictures.check_drawable(card, operation, asked)
         result, ref = await question.ask(model, version, asked)
-        image = await question.draw(partial(pictures.picture, operation, asked.parameters, result, ref, wished))
+        image = await question.draw(asked.parameters, result, ref, wished)
         return Response(image, headers=question.server_timing, media_type=wanted)
 
 
