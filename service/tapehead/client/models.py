@@ -108,6 +108,12 @@ class Model(Generic[A]):
         asked = {"target": target, "method": method, "wrt": wrt, "baseline": baseline, "n_steps": n_steps}
         return self.ask("saliency", inputs, **asked, **options)
 
+    def diagnose(
+        self, inputs: Inputs, *, layer: str | None = None, thresholds: Mapping[str, float] | None = None, **options: Any
+    ) -> A:
+        """Whether gradients vanish or explode through each recurrent layer: `meta["verdict"]`, with the evidence."""
+        return self.ask("diagnose", inputs, layer=layer, thresholds=thresholds, **options)
+
     if not TYPE_CHECKING:  # so that a type checker still finds misspelt methods
 
         def __getattr__(self, name: str) -> Callable[..., A]:

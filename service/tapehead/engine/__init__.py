@@ -6,6 +6,7 @@ probe.py       one run at load: shapes, and that the engine computes what Keras 
 trace.py       the forward sweep;  sweep.py  the sweep back;  rules/  how one kind of layer passes cotangents on
 programs.py    the compiled functions;  prepared.py  a request made ready for them
 states.py jacobian.py products.py saliency.py      one operation each
+diagnosis/     a verdict on each recurrent layer, with the evidence
 precision.py   the same model in another dtype
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from tapehead.engine.diagnosis import diagnose
 from tapehead.engine.differences import check
 from tapehead.engine.jacobian import jacobian
 from tapehead.engine.model import Model
@@ -29,6 +31,7 @@ OPERATIONS: Mapping[str, Callable[..., Result]] = {
     "hvp": hvp,
     "check": check,
     "saliency": saliency,
+    "diagnose": diagnose,
     "infer": infer,
 }
 

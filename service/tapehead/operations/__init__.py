@@ -7,6 +7,8 @@ selection.py   a point and its index -> which timesteps and units, on which axes
 arrays.py      the arrays of a request, held against the card
 check.py       a whole request, held against the card: normalised, with the plan of its answer
 cost.py        the route of an answer, and about how much work it is
+recurrent.py   the recurrent cells that a diagnosis takes one by one
+thresholds.py  what its findings are held against;  diagnosing.py  its tensors and its cost
 """
 
 from tapehead.operations.card import Card, PointInfo, TensorSpec

@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
+from tapehead.operations import diagnosing
 from tapehead.operations.card import Card, PointInfo
 from tapehead.operations.plans import Asked, Shape, result_dtype, texts
 from tapehead.operations.request import Request
@@ -196,6 +197,7 @@ COSTS: Mapping[str, Callable[[Asked], tuple[str, float]]] = {
     "hvp": _hvp,
     "check": _check,
     "saliency": _saliency,
+    "diagnose": diagnosing.cost,
     "infer": _values,
 }
 """The route of each operation, and how many runs forward its work amounts to."""

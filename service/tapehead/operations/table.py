@@ -7,8 +7,22 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal[
-    "point", "points", "point or points", "bool", "int", "float", "string", "choice", "tensor", "number or tensor"
+    "point",
+    "points",
+    "point or points",
+    "bool",
+    "int",
+    "float",
+    "string",
+    "choice",
+    "tensor",
+    "number or tensor",
+    "numbers",
 ]
+
+
+ALONE = frozenset({"diagnose"})
+"""The operations that tell of a request's samples together: none of them is joined with another request."""
 
 
 class Required:
@@ -136,6 +150,31 @@ _ROWS = (
             Parameter("wrt", "point", "inputs", "To whose entries."),
             Parameter("baseline", "number or tensor", 0.0, "Where integrated gradients start from."),
             Parameter("n_steps", "int", 50, "Steps of the integrated-gradients path.", least=1, most=10_000),
+            PRECISION,
+            DRY_RUN,
+        ),
+    ),
+    Operation(
+        "diagnose",
+        "Whether gradients vanish or explode through each recurrent layer, with the evidence.",
+        (
+            Parameter("layer", "string", None, "A recurrent layer's point, as lstm or bi.forward; by default all."),
+            Parameter("thresholds", "numbers", None, "What findings are held against, by name; see docs/diagnose.md."),
+            Parameter("exponents", "int", 8, "How many leading Lyapunov exponents.", least=1, most=4096),
+            Parameter(
+                "transient",
+                "int",
+                None,
+                "Timesteps that the exponents leave out at either end; by default a tenth of each sequence.",
+                least=0,
+            ),
+            Parameter(
+                "steps",
+                "int",
+                None,
+                "At how many timesteps, evenly spread, the local Jacobian is formed; by default what is soon done.",
+                least=1,
+            ),
             PRECISION,
             DRY_RUN,
         ),

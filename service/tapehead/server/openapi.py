@@ -44,6 +44,7 @@ _KINDS: Mapping[str, Schema] = {
     "float": {"type": "number"},
     "string": {"type": "string"},
     "choice": {"type": "string"},
+    "numbers": {"type": "object", "additionalProperties": {"type": "number"}},
 }
 
 

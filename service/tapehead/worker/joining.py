@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tapehead.operations import Array, Request, Result
+from tapehead.operations.table import ALONE
 from tapehead.worker.protocol import Job
 
 _BY_SAMPLE = ("target_index", "valid")  # what meta lists sample by sample
@@ -52,6 +53,8 @@ def parted(result: Result, jobs: Sequence[Job]) -> list[Result]:
 def _key(job: Job) -> Hashable | None:
     """What must be alike for jobs to be joined; None for one that must run alone."""
     request = job.request
+    if job.operation in ALONE:
+        return None
     if any(isinstance(value, np.ndarray | Mapping) for value in request.parameters.values()) or _of_weights(request):
         return None
     shapes = tuple(sorted((name, array.shape[1:], array.dtype.name) for name, array in request.inputs.items()))

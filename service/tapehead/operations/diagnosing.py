@@ -1,0 +1,87 @@
+"""What a diagnosis answers, tensor by tensor, and what it costs: how many cells, vectors and matrices are computed."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from tapehead.errors import BadParameter
+from tapehead.operations.card import Card
+from tapehead.operations.recurrent import RecurrentCell, recurrent_cells
+from tapehead.operations.request import Plan, Request
+from tapehead.operations.thresholds import checked_thresholds
+
+if TYPE_CHECKING:
+    from tapehead.operations.plans import Asked
+
+SPECTRA = 1 << 30
+"""What the spectra of a layer may take by default, in multiplications of its state's size cubed: a second or two."""
+_A_MATRIX = 1 << 13
+"""What one spectrum takes besides."""
+LARGEST = 1024
+"""The size of a state beyond which spectra are left out, unless `steps` asks for them."""
+_SPECTRUM_COST = 35
+"""Floating-point operations of all eigenvalues and singular values of a matrix, in its size cubed (Golub and Van Loan,
+Matrix Computations, 2013, sections 7.5 and 8.6)."""
+
+
+def steps_of(cell: RecurrentCell, batch: int, timesteps: int, asked: int | None) -> int:
+    """At how many timesteps a cell's local Jacobian is formed."""
+    if asked is not None:
+        return min(asked, timesteps)
+    if cell.size > LARGEST:
+        return 0
+    return max(1, min(timesteps, SPECTRA // (batch * (cell.size**3 + _A_MATRIX))))
+
+
+def several_states(cell: RecurrentCell) -> bool:
+    """Whether the state of a cell is more than its hidden state."""
+    return len(cell.states) > 1
+
+
+def plans(asked: Asked) -> tuple[Plan, ...]:
+    """The tensors of each cell; the thresholds are checked and filled in besides."""
+    parameters = asked.parameters
+    parameters["thresholds"] = checked_thresholds(parameters["thresholds"] or {})
+    cells = recurrent_cells(asked.card, parameters["layer"])
+    return tuple(plan for cell in cells for plan in _cell_plans(asked, cell))
+
+
+def _cell_plans(asked: Asked, cell: RecurrentCell) -> list[Plan]:
+    timesteps = timesteps_of_cell(asked.card, asked.request, cell)
+    batch, exponents = asked.request.batch, min(asked.parameters["exponents"], cell.size)
+    steps = None if timesteps is None else steps_of(cell, batch, timesteps, asked.parameters["steps"])
+    transient = asked.parameters["transient"]
+    if transient is not None and timesteps is not None and 2 * transient >= timesteps:
+        raise BadParameter(
+            f"transient is {transient}: left out at either end of {timesteps} timesteps it leaves none; give less"
+        )
+    over_time = ["influence", *(["state_influence"] if several_states(cell) else [])]
+    found = [asked.plan(f"{cell.name}:{name}", (timesteps,), ("timestep",)) for name in over_time]
+    if steps != 0:
+        spectrum = (steps, cell.size), ("timestep", "singular_value")
+        found.append(asked.plan(f"{cell.name}:singular_values", *spectrum))
+        found.append(asked.plan(f"{cell.name}:spectral_radius", (steps,), ("timestep",)))
+    found.append(asked.plan(f"{cell.name}:lyapunov", (exponents,), ("exponent",)))
+    if cell.activated:
+        shape = (len(cell.activated), timesteps, 2)
+        found.append(asked.plan(f"{cell.name}:saturation", shape, ("gate", "timestep", "side"), batch=False))
+    return found
+
+
+def timesteps_of_cell(card: Card, request: Request, cell: RecurrentCell) -> int | None:
+    """How many timesteps a cell runs; None where only the model can tell."""
+    info = card.points[f"{cell.layer}.{next(iter(cell.states))}"]
+    return int(request.inputs[info.follows].shape[1]) if info.follows is not None else info.shape[0]
+
+
+def cost(asked: Asked) -> tuple[str, float]:
+    """A run, a sweep back of each cell's units and exponents, and what the local Jacobians take."""
+    runs = 1.0
+    for cell in recurrent_cells(asked.card, asked.parameters["layer"]):
+        timesteps = timesteps_of_cell(asked.card, asked.request, cell) or 1
+        steps = steps_of(cell, asked.request.batch, timesteps, asked.parameters["steps"])
+        units = max(math.prod(shape) for shape in cell.states.values())
+        vectors = units + min(asked.parameters["exponents"], cell.size)
+        runs += vectors + steps / timesteps * (cell.size + _SPECTRUM_COST * cell.size)
+    return "reverse", runs
