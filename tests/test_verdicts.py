@@ -1,6 +1,6 @@
 """Networks built to vanish, explode, saturate, die or carry gradients well, each of them recognised by `diagnose`.
 
-A few draws of each by default; all fifty are marked slow. One model a kind stays live, and takes the weights of each draw.
+A few draws of each by default; all fifty are marked slow. One model a kind stays live and takes each draw's weights.
 """
 
 from __future__ import annotations

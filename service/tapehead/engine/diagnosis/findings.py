@@ -183,7 +183,7 @@ def _chaotic(measures: Measures, thresholds: Thresholds) -> Iterator[Finding]:
 def _saturated(measures: Measures, thresholds: Thresholds) -> Iterator[Finding]:
     """One finding a gate; and one of the layer where, over all of its gates, most numbers are at their bounds.
 
-    A rectifier is left out: about half of its numbers are 0 in a sound network, and a unit that always is counts as dead.
+    A rectifier is left out: about half of its numbers are 0 in a sound network, and a unit that always is, is dead.
     """
     activated = measures.subject.cell.activated
     gates = {gate: use for gate, use in measures.gates.items() if activated[gate] not in RECTIFIERS}

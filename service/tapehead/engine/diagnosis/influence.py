@@ -33,7 +33,7 @@ def influence(subject: Subject, run: Run, *, many: bool) -> Tensor:
         found = tf.stack([_norm(arriving[subject.hidden]), _norm(subject.joined(arriving))], axis=-1)
         if run.valid is not None:
             found = in_rows(run.valid[time], found, tf.zeros_like(found))
-        return time - 1, kept_where_masked(run, time, taken, start), norms.write(time, found)
+        return time - 1, kept_where_masked(run, time, taken, arriving), norms.write(time, found)
 
     norms = tf.TensorArray(dtype, timesteps, element_shape=[None, 2])
     *_, norms = tf.while_loop(lambda time, *_: time >= 0, body, (timesteps - 1, start, norms))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tapehead.engine.diagnosis.examined import Examined
 from tapehead.engine.diagnosis.fits import Estimate, Fit, fitted, mean
+from tapehead.engine.diagnosis.gates import rectified
 from tapehead.engine.diagnosis.initialisation import Initialisation, initialisation
 from tapehead.engine.diagnosis.spectra import Spectra, spectra
 from tapehead.engine.diagnosis.subject import Subject
@@ -80,7 +81,7 @@ def measured(
         None if found is None else _radius(found.spectral_radius[counts]),
         [_estimate(row, thresholds) for row in exponents[samples].T],
         _gates(subject, seen, valid, thresholds),
-        _dead(seen, samples),
+        _dead(seen, samples) if rectified(subject) is not None else None,
         None if found is None else initialisation(subject, _sound(seen.jacobians[counts])),
     )
 
@@ -166,7 +167,7 @@ def _gates(subject: Subject, seen: Examined, valid: Bools, thresholds: Mapping[s
 
 
 def _dead(seen: Examined, samples: Bools) -> tuple[int, int] | None:
-    if seen.gates == () or not samples.any():
+    if not samples.any():
         return None
     alive = seen.gates.alive[samples].any(axis=0)
     return int((~alive).sum()), len(alive)
