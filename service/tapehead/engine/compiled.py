@@ -55,7 +55,15 @@ def ran(
     run = model.program(key, build)
     tensors = Arrays(*({name: tf.convert_to_tensor(array) for name, array in part.items()} for part in arrays))
     found = run(tensors, *(tf.convert_to_tensor(_operand(model, operand)) for operand in operands))
-    return tf.nest.map_structure(lambda tensor: tensor.numpy(), found)
+    return tf.nest.map_structure(on_host, found)
+
+
+def on_host(tensor: Tensor) -> Array:
+    """The tensor's numbers as NumPy, where they lie: read-only, and no copy on a processor."""
+    try:
+        return np.asarray(memoryview(tensor))
+    except (BufferError, ValueError):  # bfloat16 has no buffer format
+        return tensor.numpy()
 
 
 def given(model: Model, arrays: Arrays, *, held: bool = True) -> Given:

@@ -140,21 +140,24 @@ def _route(of: Target, wrts: Sequence[Target]) -> str:
 def _reverse(prepared: Prepared, of: Target, wrts: Sequence[Target]) -> list[Array]:
     """(batch, entries of `of`, *wrt) for each of `wrts`."""
     entries = math.prod(of.shape)
+    parts = list(chunks(entries, bytes_an_entry(prepared, [of, *wrts])))
+    if len(parts) == 1:
+        return _sweep(prepared, of, wrts, parts[0])
     answers = [np.empty((prepared.batch, entries, *wrt.shape), prepared.dtype) for wrt in wrts]
-    for chunk in chunks(entries, bytes_an_entry(prepared, [of, *wrts])):
-        _sweep(prepared, of, wrts, answers, chunk)
+    for chunk in parts:
+        for whole, part in zip(answers, _sweep(prepared, of, wrts, chunk), strict=True):
+            whole[:, chunk] = part
     return answers
 
 
-def _sweep(prepared: Prepared, of: Target, wrts: Sequence[Target], answers: Sequence[Array], chunk: slice) -> None:
-    """Fills the entries `chunk` of each answer, (batch, entries of `of`, *wrt)."""
+def _sweep(prepared: Prepared, of: Target, wrts: Sequence[Target], chunk: slice) -> list[Array]:
+    """The entries `chunk` of `of` with respect to each of `wrts`: (batch, entries, *wrt)."""
     values, times = one_hot(prepared, of, chunk)
     places = [wrt.place for wrt in wrts]
     found = spike_program(
         prepared.model, prepared.calls, of.place, places, prepared.arrays(), values, times, Keep(rows=True)
     )
-    for whole, wrt, part in zip(answers, wrts, found, strict=True):
-        whole[:, chunk] = taken(wrt, part, lead=2)
+    return [taken(wrt, part, lead=2) for wrt, part in zip(wrts, found, strict=True)]
 
 
 def _grows(request: Request, of: Target, wrts: Sequence[Target]) -> bool:
@@ -173,7 +176,7 @@ def _grown(prepared: Prepared, of: Target, wrt: Target, name: str, sink: Sink) -
         part = prepared.rows(rows)
         targets = part.targets[of.text], [part.targets[wrt.text]]
         for chunk in chunks(whole.shape[1], max(bytes_an_entry(part, [of, wrt]), entry * PIECES)):
-            _sweep(part, *targets, [whole[rows]], chunk)
+            (whole[rows, chunk],) = _sweep(part, *targets, chunk)
             if part.batch == 1:
                 sink.fill(rows.start * row + chunk.stop * entry)
         sink.fill(rows.stop * row)
@@ -192,4 +195,4 @@ def _forward(prepared: Prepared, of: Target, wrt: Target) -> Array:
 
 
 def _reduced(prepared: Prepared, array: Array, of: Target, wrt: Target, reduce: str) -> Array:
-    return reduced(np.ascontiguousarray(array), (prepared.batch,), side_of(of), side_of(wrt), reduce)
+    return reduced(array, (prepared.batch,), side_of(of), side_of(wrt), reduce)

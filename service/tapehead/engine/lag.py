@@ -75,11 +75,9 @@ def _window(prepared: Prepared, of: Target, wrt: Target, lag: int, reduce: str) 
     times = np.broadcast_to(of.times, (prepared.batch, of.times.shape[1]))
     path = _paths(prepared, of.place, times, lag)
     samples = np.repeat(np.arange(prepared.batch), times.shape[1])
-    values = unit_rows(prepared, of)
-    rule = of.place.call.rule
-    width = sum(map(math.prod, (*rule.state_shapes, *rule.gate_shapes)))
-    found = []
-    for chunk in chunks(len(samples), 4 * values.shape[1] * width * prepared.dtype.itemsize):
+    values, identity = unit_rows(prepared, of), np.array_equal(of.units, np.arange(math.prod(of.unit_shape)))
+
+    def rows(chunk: slice) -> Array:
         part = lag_program(
             prepared.model,
             prepared.calls,
@@ -89,12 +87,24 @@ def _window(prepared: Prepared, of: Target, wrt: Target, lag: int, reduce: str) 
             values,
             path[:, chunk],
             samples[chunk],
-            identity=values.shape[1] == math.prod(of.unit_shape) and np.array_equal(of.units, np.arange(len(of.units))),
+            identity=identity,
         )
         part = part[(slice(None), slice(None), *wrt.selection.rest)]
-        found.append(_units_reduced(part, (len(part),), of, wrt, reduce))
-    rows = np.concatenate(found) if len(found) > 1 else found[0]
-    return rows.reshape(*times.shape, *rows.shape[1:])
+        return _units_reduced(part, (len(part),), of, wrt, reduce)
+
+    parts = [rows(chunk) for chunk in chunks(len(samples), _bytes_a_row(prepared, of, wrt, lag))]
+    found = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    return found.reshape(*times.shape, *found.shape[1:])
+
+
+def _bytes_a_row(prepared: Prepared, of: Target, wrt: Target, lag: int) -> int:
+    """About what a row of a window takes: its derivative and what it is made of, or where it steps back a stack of
+    everything in a step."""
+    assert isinstance(of.place, State | Gate)
+    rule, entries = of.place.call.rule, len(of.units) * prepared.dtype.itemsize
+    if lag == 1 and isinstance(of.place, State) and isinstance(wrt.place, State) and rule.matrices() is not None:
+        return 2 * entries * math.prod(wrt.unit_shape)
+    return 4 * entries * sum(map(math.prod, (*rule.state_shapes, *rule.gate_shapes)))
 
 
 def _diagonal(prepared: Prepared, of: Target, wrt: Target, lag: int, reduce: str) -> Array:

@@ -167,14 +167,17 @@ def lag_program(
 ) -> Array:
     """`window.lagged` within one recurrent layer: (rows, m, *wrt) for `values` (1, m, *units) and a path."""
     whole = of.name if identity and isinstance(of, State) and len(times) > 1 else None
+    many = values.shape[1] >= MANY
 
     def back(arrays: Arrays, values: Tensor, times: Tensor, samples: Tensor) -> Tensor:
         made = trace(model.graph, calls, given(model, arrays))
         name = wrt.name if isinstance(wrt, Inner) else INPUTS
-        return lagged(made.runs[of.call], {of.name: values}, Path(times, samples), name, identity=whole)
+        path = Path(tf.transpose(times), samples)
+        return lagged(made.runs[of.call], {of.name: values}, path, name, identity=whole, many=many)
 
-    operands = (Operand(values, 2), Operand(times, 2), Operand(samples, 1))
-    return ran(model, ("lag", of, wrt, whole), back, calls, arrays, *operands)
+    # One step back is known to need no loop.
+    operands = (Operand(values, 2), Operand(times.T, 1 if len(times) == 2 else 2), Operand(samples, 1))
+    return ran(model, ("lag", of, wrt, whole, many), back, calls, arrays, *operands)
 
 
 def timed(model: Model, place: Place) -> bool:

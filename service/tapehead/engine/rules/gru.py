@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tapehead.engine.rules.activations import with_slope
 from tapehead.engine.rules.cells import Keep, Kept, Nudges, Pulled, Tensor, nudged
-from tapehead.engine.rules.stacks import by_gate, gate_seeds, times_transposed
+from tapehead.engine.rules.stacks import by_gate, gate_seeds, laid_out, times_transposed
 
 
 class _Local(NamedTuple):
@@ -169,8 +169,8 @@ class GRUMatrices:
     """
 
     def __init__(self, cell: Any) -> None:
-        self.recurrent = by_gate(tf.convert_to_tensor(cell.recurrent_kernel), 3)
-        self.kernel = by_gate(tf.convert_to_tensor(cell.kernel), 3)
+        kernels = by_gate([cell.recurrent_kernel, cell.kernel], 3)
+        self.recurrent, self.kernel = kernels[..., : cell.units], kernels[..., cell.units :]
 
     def pull(self, local: _Local, arriving: tuple[Tensor, ...], output: Tensor | None) -> Pulled:
         """Back through the two matrices."""
@@ -183,8 +183,8 @@ class GRUMatrices:
 
     def of_state(self, local: _Local, state: str) -> tuple[Tensor, ...]:
         """d h/d h'."""
-        z, r, g = self._scales(local)
-        formed = z * self.recurrent[0] + r * self.recurrent[1] + g * local.reset[..., None] * self.recurrent[2]
+        (z, r, g), kernels = self._scales(local), laid_out(self.recurrent)
+        formed = z * kernels[0] + r * kernels[1] + g * local.reset[..., None] * kernels[2]
         return (formed + tf.linalg.diag(local.update),)
 
     def _scales(self, local: _Local) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tapehead.engine.rules.activations import with_slope
 from tapehead.engine.rules.cells import Keep, Kept, Nudges, Pulled, Tensor, nudged
-from tapehead.engine.rules.stacks import by_gate, gate_seeds, times_transposed
+from tapehead.engine.rules.stacks import by_gate, gate_seeds, laid_out, times_transposed
 
 
 class _Local(NamedTuple):
@@ -129,8 +129,7 @@ class LSTMMatrices:
 
     def __init__(self, cell: Any) -> None:
         self.units = cell.units
-        kernels = tf.concat([tf.convert_to_tensor(cell.recurrent_kernel), tf.convert_to_tensor(cell.kernel)], axis=0)
-        self.kernels = by_gate(kernels, 4)
+        self.kernels = by_gate([cell.recurrent_kernel, cell.kernel], 4)
 
     def pull(self, local: _Local, arriving: tuple[Tensor, ...], output: Tensor | None) -> Pulled:
         """Back through h = o * phi(c), c = f * c' + i * g, and the two matrices."""
@@ -143,7 +142,7 @@ class LSTMMatrices:
 
     def of_state(self, local: _Local, state: str) -> tuple[Tensor, ...]:
         """d c/d (h', c') or d h/d (h', c')."""
-        candidate, output_gate = self._formed(local, self.kernels[..., : self.units])
+        candidate, output_gate = self._formed(local, laid_out(self.kernels[..., : self.units]))
         if state == "c":
             return candidate, tf.linalg.diag(local.carry)
         return local.read[..., None] * candidate + output_gate, tf.linalg.diag(local.read * local.carry)

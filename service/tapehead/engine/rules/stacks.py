@@ -18,9 +18,22 @@ def times_transposed(stack: Tensor, kernel: Any) -> Tensor:
     return tf.reshape(flat, [shape[0], shape[1], kernel.shape[0]])
 
 
-def by_gate(kernel: Tensor, gates: int) -> Tensor:
-    """A kernel (n, gates * units) as each gate's transposed columns: (gates, units, n)."""
-    return tf.transpose(tf.reshape(kernel, [kernel.shape[0], gates, -1]), [1, 2, 0])
+def by_gate(kernels: Sequence[Any], gates: int) -> Tensor:
+    """Kernels (n, gates * units) as each gate's transposed columns, side by side: (gates, units, all n)."""
+    turned = [
+        tf.transpose(tf.reshape(kernel, [kernel.shape[0], gates, -1]), [1, 2, 0])
+        for kernel in map(tf.convert_to_tensor, kernels)
+    ]
+    return tf.concat(turned, axis=-1)
+
+
+def laid_out(kernels: Tensor) -> Tensor:
+    """The same numbers, (…, n), in memory of their own.
+
+    XLA computes a transpose inside whatever reads it, and so would read across the kernel's rows for every number of a
+    large answer; what comes out of a product is written first.
+    """
+    return tf.matmul(kernels, tf.eye(kernels.shape[-1], dtype=kernels.dtype))
 
 
 def gate_seeds(names: Sequence[str], seeds: Mapping[str, Tensor], like: Tensor) -> dict[str, Tensor]:

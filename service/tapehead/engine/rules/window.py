@@ -24,50 +24,61 @@ class Path:
     samples: Tensor
 
 
-def lagged(run: Run, seeds: Mapping[str, Tensor], path: Path, wrt: str, *, identity: str | None = None) -> Tensor:
+def lagged(
+    run: Run, seeds: Mapping[str, Tensor], path: Path, wrt: str, *, identity: str | None = None, many: bool = False
+) -> Tensor:
     """d of[t] / d wrt[t - lag] for every row: (rows, m, *wrt).
 
     `seeds` holds the rows' cotangents at t by state or gate name, (1 or rows, m, *state). Where a row has fewer than
     `lag` valid timesteps before t, the derivative of a state is with respect to its initial value, any other is 0.
     `identity` names the state that they are an identity over, where they are and `lag` is at least 1: then the first
-    step back is that state's own derivative, and no product.
+    step back is that state's own derivative, and no product. `many` as for `recurrence.back`.
     """
     rule, local = run.rule, run.local
-    lag, rows = tf.shape(path.times)[0] - 1, tf.shape(path.samples)[0]
-    stack = tf.shape(next(iter(seeds.values())))[1]
-    start = tuple(
-        tf.zeros((rows, stack, *shape), run.states[0].dtype) + seeds.get(name, tf.zeros([], run.states[0].dtype))
-        for name, shape in zip(rule.states, rule.state_shapes, strict=True)
-    )
-    matrices = rule.matrices() if identity is not None else None
-    wanted = frozenset([wrt]) & frozenset(rule.gates)
+    stack, lag = tf.shape(next(iter(seeds.values())))[1], tf.shape(path.times)[0] - 1
+    matrices = rule.matrices()
 
     def step(j: Tensor) -> Local:
         where = tf.stack([tf.maximum(path.times[j], 0), path.samples], axis=1)
         return tf.nest.map_structure(lambda value: tf.gather_nd(value, where), local)
 
+    if matrices is not None and identity is not None:
+        start, first = matrices.of_state(step(tf.constant(0)), identity), 1
+    else:
+        start, first = _seeded(run, seeds, tf.shape(path.samples)[0], stack), 0
+    plain = matrices if many and wrt not in rule.gates and seeds.keys() <= set(rule.states) else None
+
     def pull(j: Tensor, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, Pulled]:
-        first = tf.cast(j == 0, cotangents[0].dtype)
-        at_gates = {name: value * first for name, value in seeds.items() if name in rule.gates}
-        return path.times[j] >= 0, rule.pull(step(j), cotangents, None, at_gates, wanted)
+        there = path.times[j] >= 0
+        if plain is not None:
+            return there, plain.pull(step(j), cotangents, None)
+        now = tf.cast(j == 0, cotangents[0].dtype)
+        at_gates = {name: value * now for name, value in seeds.items() if name in rule.gates}
+        return there, rule.pull(step(j), cotangents, None, at_gates, frozenset([wrt]) & frozenset(rule.gates))
 
     def body(j: Tensor, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         there, pulled = pull(j, cotangents)
         moved = (in_rows(there, new, old) for new, old in zip(pulled.previous, cotangents, strict=True))
         return j + 1, tuple(tf.ensure_shape(new, old.shape) for new, old in zip(moved, cotangents, strict=True))
 
-    first = tf.constant(0)
-    if matrices is not None and identity is not None:
-        own = zip(matrices.of_state(step(first), identity), start, strict=True)
-        start = tuple(tf.ensure_shape(new, old.shape) for new, old in own)
-        first = tf.constant(1)
-    _, arrived = tf.while_loop(lambda j, *_: j < lag, body, (first, start))
+    arrived = start
+    if path.times.shape[0] != first + 1:  # no loop where it is known to have nothing to do
+        _, arrived = tf.while_loop(lambda j, *_: j < lag, body, (tf.constant(first), start))
     if wrt in rule.states and not rule.within_step:
         return arrived[rule.states.index(wrt)]
     there, pulled = pull(lag, arrived)
     found = found_by_name(rule, pulled)[wrt]
     before = arrived[rule.states.index(wrt)] if wrt in rule.states else tf.zeros_like(found)
     return in_rows(there, found, before)
+
+
+def _seeded(run: Run, seeds: Mapping[str, Tensor], rows: Tensor, stack: Tensor) -> tuple[Tensor, ...]:
+    """The rows' cotangents of every state, (rows, m, *state): 0 where none is seeded."""
+    zero = tf.zeros([], run.states[0].dtype)
+    return tuple(
+        tf.zeros((rows, stack, *shape), zero.dtype) + seeds.get(name, zero)
+        for name, shape in zip(run.rule.states, run.rule.state_shapes, strict=True)
+    )
 
 
 __all__ = ["INPUTS", "Path", "lagged"]
