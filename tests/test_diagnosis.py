@@ -411,6 +411,65 @@ def test_where_no_theory_is_known_none_is_told(client: tapehead.Client, networks
         assert cell["initialisation"]["why"].startswith("No theory")
 
 
+# ------------------------------------------------------------------------------------------------ the weights' gradients
+
+
+@pytest.mark.parametrize("name", ["lstm", "stacked_cells_backwards", pytest.param("deep", marks=pytest.mark.slow)])
+def test_the_gradients_of_a_layers_weights_are_those_of_weight_gradients(
+    client: tapehead.Client, networks: dict[str, Any], name: str
+) -> None:
+    model, x = client.model(name), next(iter(architectures.data(networks[name], timesteps=TIMESTEPS).values()))
+    given = {"targets": np.full(model.infer(x).value.shape, 0.3), "loss": "mse", "lengths": [7, 4, 2]}
+    found, norms = model.diagnose(x, steps=1, **given), model.weight_gradients(x, by="timestep", **given)
+    assert found.meta["loss"] == norms.meta["loss"]
+    assert found.meta["loss_value"] == pytest.approx(norms.meta["loss_value"])
+    assert found.meta["disconnected"] == []
+    seen = [weight for weights in found.meta["weights"].values() for weight in weights]
+    assert seen == [weight for weight, axes in norms.axes.items() if axes == ("timestep",)]
+    for layer, weights in found.meta["weights"].items():
+        tensor = found.tensors[f"{layer}:weight_gradients"]
+        assert found.axes[f"{layer}:weight_gradients"] == ("weight", "timestep")
+        np.testing.assert_allclose(tensor, [norms.tensors[weight] for weight in weights], rtol=1e-9)
+        assert list(found.meta["numbers"][layer]["weight_gradients"]["rates"]) == weights
+
+
+def test_the_rate_of_the_weights_gradients_is_that_of_what_reaches_them() -> None:
+    """x_t is 1, so that the kernel's gradient at t is as long as the cotangent there: 0.9 times what it is at t + 1."""
+    rotation = np.linalg.qr(np.random.default_rng(8).normal(size=(5, 5)))[0]
+    found = diagnosed(linear(0.9 * rotation), np.ones((1, 40, 2)), of="rnn.h[-1, 0]")
+    rates = found.meta["numbers"]["rnn"]["weight_gradients"]["rates"]
+    for weight in ("rnn/kernel", "rnn/bias"):
+        assert rates[weight]["value"] == pytest.approx(np.log(0.9), rel=1e-9)
+        assert rates[weight]["intercept"] == pytest.approx(0.5 * np.log(2) if weight == "rnn/kernel" else 0, abs=1e-9)
+    assert rates["rnn/recurrent_kernel"] is None  # the states are 0
+    (told,) = [one for one in found.meta["findings"] if one["kind"] == "weight_gradients"]
+    assert told["number"] == pytest.approx(np.log(0.9))
+
+
+def test_a_layer_that_the_point_does_not_reach_has_no_gradients_and_that_is_said() -> None:
+    network = architectures.build("two_outputs")
+    x = next(iter(architectures.data(network).values()))
+    found = diagnosed(network, x, of="gru.h[-1, 0]", steps=1)
+    assert list(found.meta["weights"]) == ["gru", "lstm"]
+    assert found.meta["weights"]["lstm"] == []
+    assert "lstm:weight_gradients" not in found.tensors
+    assert {"lstm/kernel", "lstm/recurrent_kernel", "lstm/bias"} <= set(found.meta["disconnected"])
+    assert "weight_gradients" not in found.meta["numbers"]["lstm"]
+
+
+def test_a_gradient_that_runs_over_is_located_where_the_values_do_not() -> None:
+    network = chain(SimpleRNN(1, activation="linear", name="rnn"), features=1)
+    network.set_weights([np.ones((1, 1)), np.full((1, 1), 1e200), np.zeros(1)])
+    x = np.zeros((1, 6, 1))
+    x[0, 5] = 1.0
+    found = diagnosed(network, x, of="rnn.h[-1, 0]")
+    assert found.meta["not_finite"] is None
+    told = [one for one in found.meta["findings"] if one["kind"] == "not_finite"]
+    assert [one["number"] for one in told] == [3.0]
+    assert "The gradient of rnn/" in told[0]["meaning"]
+    assert found.meta["verdict"] == {"rnn": "not_finite"}
+
+
 # ----------------------------------------------------------------------------------------------------- asking, refusing
 
 
@@ -442,6 +501,9 @@ def test_a_few_timesteps_are_spread_from_the_first_to_the_last(client: tapehead.
 @pytest.mark.parametrize(
     ("error", "says", "given"),
     [
+        (errors.BadParameter, "both `of` and 'targets' are given", {"of": "outputs[0]", "targets": np.zeros((1, 2))}),
+        (errors.BadParameter, "needs targets for a loss, or `of`", {"loss": "mse"}),
+        (errors.BadParameter, "expected one: index it", {"of": "outputs"}),
         (errors.UnknownPoint, "no recurrent layer 'gruu'; those of this model: gru", {"layer": "gruu"}),
         (errors.UnknownPoint, "no recurrent layer 'gr'", {"layer": "gr"}),
         (errors.BadParameter, "thresholds has no 'feint'; it takes faint, lost", {"thresholds": {"feint": 1}}),

@@ -200,7 +200,7 @@ ASKED = [
     ("check", {"of": "lstm.h[-1]", "wrt": "inputs"}),
     ("saliency", {"target": "outputs[argmax]"}),
     ("saliency", {"target": "outputs", "method": "integrated_gradients", "n_steps": 3}),
-    ("diagnose", {}),
+    ("diagnose", {"of": "outputs"}),
     ("diagnose", {"layer": "lstm", "steps": 2, "exponents": 3, "precision": "float64"}),
 ]
 

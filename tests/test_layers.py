@@ -26,6 +26,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "wire": ("errors points operations", "msgpack"),
     "engine": ("errors points operations", "tensorflow keras"),
     "keras": ("", "tensorflow keras"),
+    "keras.gradient_monitor": ("keras", "tensorflow keras"),
     "worker.protocol": ("errors points operations", ""),
     "residency.repository": ("errors worker.protocol", ""),
     "residency": ("errors operations worker.protocol engine", "tensorflow keras h5py"),
@@ -54,6 +55,14 @@ HEAVY = ("tensorflow", "keras", "fastapi", "uvicorn", "matplotlib", "jax")
 
 # (module, what one of its functions imports): why
 DOORS: dict[tuple[str, str], str] = {
+    (
+        "keras.gradient_monitor",
+        "engine",
+    ): "it asks the engine, which who only registers cells does without",
+    ("keras.gradient_monitor", "operations"): "and holds the probe against the model's card as a server would",
+    ("keras.gradient_monitor", "client.inputs"): "the probe is given as a client's inputs are",
+    ("keras.gradient_monitor", "client.answers"): "and a record is an answer: it can be plotted and written",
+    ("keras.records", "client.answers"): "the type of what a record holds",
     ("client.inprocess", "server.inprocess"): "`Client(models=…)` runs the server's own application in process",
     ("server.hiring", "worker.child"): "a server carries its workers in processes",
     ("server.hiring", "worker.thread"): "and in process they are on a thread; only this module knows of either",

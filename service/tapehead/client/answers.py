@@ -100,6 +100,21 @@ class Answer:
                 with file.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
 
+    def line(self) -> bytes:
+        """The answer as one line of JSON, its end included."""
+        label = {**self.meta, "asked": dict(self.asked)}
+        return bytes(encode_reply(Result(self._computed, self.axes, label), self.model, self.version, JSON)) + b"\n"
+
+    @classmethod
+    def load_lines(cls, path: str | os.PathLike[str]) -> list[Answer]:
+        """The answers that stand as lines in a file, as a `tapehead.keras.GradientMonitor` writes them.
+
+        Raises:
+            MalformedBody: a line is none.
+            OSError: the file cannot be read.
+        """
+        return [cls._labelled(decode_reply(line, JSON)) for line in Path(path).read_bytes().splitlines() if line]
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Answer:
         """The answer that `save` wrote.
@@ -114,9 +129,14 @@ class Answer:
             reply = decode_reply(file.read(_LABEL), JSON)
             names = [name.removesuffix(".npy") for name in file.namelist() if name != _LABEL]
             tensors = {name: _read(file, name) for name in names}
+        return cls._labelled(replace(reply, result=replace(reply.result, tensors=tensors)))
+
+    @classmethod
+    def _labelled(cls, reply: Reply) -> Answer:
+        """The answer of a reply whose meta holds what was asked."""
         meta = dict(reply.result.meta)
         asked = meta.pop("asked", {})
-        return cls.of(replace(reply, result=replace(reply.result, tensors=tensors, meta=meta)), asked)
+        return cls.of(replace(reply, result=replace(reply.result, meta=meta)), asked)
 
     def __repr__(self) -> str:
         rows = [

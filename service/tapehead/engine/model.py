@@ -47,6 +47,8 @@ class Model:
         like: Model | None = None,
         later: Later | None = None,
     ) -> None:
+        self.handed: Any = like.handed if like else keras_model
+        """The Keras model as it was handed over, which knows the loss that it is compiled with."""
         keras_model = with_graph(keras_model)
         self.keras = keras_model
         self.live, self.later = live, later

@@ -71,6 +71,7 @@ def describe(model: Model, name: str, version: int) -> Card:
         aliases={**_paths(model), **_aliases(graph, points)},
         closed=_closed(graph),
         columns=_columns(model),
+        output_keys=_output_keys(model.keras, _output_names(model.keras, outputs)),
     )
 
 
@@ -117,6 +118,15 @@ def _output_names(keras_model: Any, points: list[str]) -> list[str]:
     """The outputs' names in Keras, where they are all different, else the points'."""
     names = [str(name) for name in getattr(keras_model, "output_names", points)]
     return names if len(names) == len(points) == len(set(names)) else points
+
+
+def _output_keys(keras_model: Any, names: list[str]) -> dict[str, str]:
+    """The outputs' names by the keys under which the model gives them, where it gives a map."""
+    structure = getattr(getattr(keras_model, "_functional", keras_model), "_outputs_struct", None)
+    if not isinstance(structure, dict) or len(structure) != len(names):
+        return {}
+    # Keras flattens a map in the order of its sorted keys.
+    return dict(zip(sorted(structure), names, strict=True))
 
 
 def _recurrent_info(call: Recurrence, places: dict[str, Place]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def spike_program(
     def back(arrays: Arrays, values: Tensor, times: Tensor) -> list[Tensor]:
         made = trace(model.graph, calls, given(model, arrays))
         stack = tf.shape(values)[1]
-        return _swept(made, calls, of, wrt, _spiked(made, of, values, times), stack, keep, many=many, norms=norms)
+        return _swept(made, calls, of, wrt, spiked(made, of, values, times), stack, keep, many=many, norms=norms)
 
     # Below, forming a step's derivative takes longer than it saves: at 32 it did, at 64 not (benchmarks/NOTES.md).
     many = values.shape[1] >= MANY
@@ -127,7 +127,7 @@ def hvp_program(
             tape.watch(point)
             nudges = {} if weight else {wrt: point}
             made = trace(model.graph, calls, replace(given(model, arrays), nudges=nudges))
-            (swept,) = _swept(made, calls, of, [wrt], _spiked(made, of, values, times), tf.constant(1), SUMMED)
+            (swept,) = _swept(made, calls, of, [wrt], spiked(made, of, values, times), tf.constant(1), SUMMED)
             # A nudge at a timestep that does not count moves nothing, so its tangent must not either.
             along = tangent if weight else _at_valid(made, wrt, tangent[:, None])[:, 0]
             product = tf.reduce_sum((swept[0] if weight else swept[:, 0]) * along)
@@ -232,7 +232,7 @@ def _pushed(made: Trace, calls: Calls, of: Place, wrt: Place, tangents: Tensor, 
     return tf.convert_to_tensor(tape.gradient(product, zeros, unconnected_gradients="zero"))
 
 
-def _spiked(made: Trace, of: Place, values: Tensor, times: Tensor) -> Seed | Tensor:
+def spiked(made: Trace, of: Place, values: Tensor, times: Tensor) -> Seed | Tensor:
     """The start of a sweep: a spike inside a recurrent layer, else cotangents of the whole tensor."""
     if isinstance(of, State | Gate):
         return Spike(values, times)

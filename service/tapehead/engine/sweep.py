@@ -5,7 +5,7 @@ Cotangents between layers are (batch, m, …) by tensor number; those inside a r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,8 @@ class Source:
     stack: Tensor
     many: bool = False
     norms: int = 0
+    also: Mapping[int, Tensor] = field(default_factory=dict)
+    """Cotangents of more tensors between layers, by number."""
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Found:
     """The total derivatives that a sweep has gathered so far."""
 
     source: Source
-    keep: Keep = SUMMED
+    keep: Keep | None = SUMMED
     weights: dict[int, Tensor] = field(default_factory=dict)
     tensors: dict[int, Tensor] = field(default_factory=dict)
     adjoints: dict[Recurrence, Adjoint] = field(default_factory=dict)
@@ -63,15 +65,20 @@ class Found:
             self.weights[key] = self.weights[key] + cotangents if key in self.weights else cotangents
 
 
-def sweep(made: Trace, calls: Sequence[AnyCall], source: Source, reads: Sequence[Place], keep: Keep = SUMMED) -> Found:
+def sweep(
+    made: Trace, calls: Sequence[AnyCall], source: Source, reads: Sequence[Place], keep: Keep | None = SUMMED
+) -> Found:
     """Takes the cotangents of `source` back through `calls`, the ones that `made` ran, to every place in `reads`.
 
     `keep` says what is not summed over with respect to a weight: (m, *weight), behind the batch where that is kept.
+    Without it weights get nothing, but what theirs is made of stays: the layers' rights, and what reached the outputs.
     """
     found = Found(source, keep)
     wanted = reached_from(calls, reads)
     if isinstance(source.place, TensorAt):
         found.add(source.place.tensor, source.cotangents)
+    for tensor, cotangents in source.also.items():
+        found.add(tensor, cotangents)
     if isinstance(source.place, Initial) and (fed := made.fed(source.place)) is not None:
         found.add(fed, source.cotangents)
     for call in reversed(calls):
@@ -106,7 +113,7 @@ def read(made: Trace, found: Found, place: Place, stack: Tensor) -> Tensor:
         case WeightAt(variable):
             if id(variable) in found.weights:
                 return found.weights[id(variable)]
-            rows = [made.batch] if found.keep.rows else []
+            rows = [made.batch] if found.keep is not None and found.keep.rows else []
             return tf.zeros([*rows, stack, *variable.shape], found.dtype)
         case TensorAt(tensor):
             if tensor in found.tensors:
@@ -163,7 +170,7 @@ def _back_recurrence(made: Trace, call: Recurrence, source: Source, reads: Seque
     weights = wants_weights(call, reads)
     adjoint = back(run, source.stack, seeds, names, weights=weights, many=source.many, norms=source.norms)
     found.adjoints[call] = adjoint
-    if weights:
+    if weights and found.keep is not None:
         found.add_weights(weight_cotangents(run, adjoint.rights, found.keep))
     inputs = swapped_stack(adjoint.inputs)
     if call.backwards:
@@ -242,7 +249,7 @@ def _unmerged(mode: str, cotangents: Tensor, one: Tensor, other: Tensor) -> tupl
 
 def _back_layer(made: Trace, call: Call, found: Found, weights: bool) -> None:
     arrived = [found.tensors.get(tensor) for tensor in call.outputs]
-    if weights:
+    if weights and found.keep is not None:
         found.add_weights(weights_layer(call, made.values, made.masks, arrived, weights_of(call), found.keep))
     for tensor, cotangents in pull_layer(call, made.values, made.masks, arrived, found.source.stack).items():
         found.add(tensor, cotangents)

@@ -5,6 +5,7 @@ request.py     what is asked, and what comes back
 table.py       the operations that are built: one row each
 selection.py   a point and its index -> which timesteps and units, on which axes
 arrays.py      the arrays of a request, held against the card
+weights.py     what weight gradients may be asked, and what they answer
 check.py       a whole request, held against the card: normalised, with the plan of its answer
 cost.py        the route of an answer, and about how much work it is
 recurrent.py   the recurrent cells that a diagnosis takes one by one

@@ -59,6 +59,8 @@ class Card:
     """Why a recurrent layer within another layer has no points, by the inner one's name."""
     columns: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
     """Where on a weight's last axis each gate's columns start and end."""
+    output_keys: Mapping[str, str] = field(default_factory=dict)
+    """The outputs' names by the keys of the map in which the model's call gives them."""
 
     def to_plain(self) -> dict[str, Any]:
         """The card as maps, lists, text and numbers."""

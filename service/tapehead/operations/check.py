@@ -11,8 +11,11 @@ from tapehead.operations.parameters import checked_parameters
 from tapehead.operations.plans import PLANS, Asked, result_dtype
 from tapehead.operations.request import Plan, Request
 from tapehead.operations.table import INFER, OPERATIONS
+from tapehead.operations.weights import weight_plans
 
 DEFAULT_ANSWER_LIMIT = 4 << 30
+
+_PLANS = {**PLANS, "weight_gradients": weight_plans}
 
 
 def check(
@@ -40,7 +43,7 @@ def check(
         checked_initial_states(card, request.initial_states, batch, dtype),
         parameters,
     )
-    plans = PLANS[operation](Asked(card, checked, dtype))
+    plans = _PLANS[operation](Asked(card, checked, dtype))
     total = sum(plan.bytes for plan in plans)
     if total > answer_limit and not parameters.get("dry_run"):
         raise AnswerTooLarge(_too_large(plans, total, answer_limit))

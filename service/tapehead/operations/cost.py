@@ -24,6 +24,7 @@ from tapehead.operations import diagnosing
 from tapehead.operations.card import Card, PointInfo
 from tapehead.operations.plans import Asked, Shape, result_dtype, texts
 from tapehead.operations.request import Request
+from tapehead.operations.weights import weight_cost
 
 # A push forward is a sweep back and its transpose: worth it where it has this many times fewer entries to carry.
 FORWARD_COST = 3
@@ -197,6 +198,7 @@ COSTS: Mapping[str, Callable[[Asked], tuple[str, float]]] = {
     "hvp": _hvp,
     "check": _check,
     "saliency": _saliency,
+    "weight_gradients": weight_cost,
     "diagnose": diagnosing.cost,
     "infer": _values,
 }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from tapehead.errors import BadParameter
 from tapehead.operations.card import Card
 from tapehead.operations.recurrent import RecurrentCell, recurrent_cells
 from tapehead.operations.request import Plan, Request
 from tapehead.operations.thresholds import checked_thresholds
+from tapehead.operations.weights import check_objective
 
 if TYPE_CHECKING:
     from tapehead.operations.plans import Asked
@@ -23,6 +25,8 @@ LARGEST = 1024
 _SPECTRUM_COST = 35
 """Floating-point operations of all eigenvalues and singular values of a matrix, in its size cubed (Golub and Van Loan,
 Matrix Computations, 2013, sections 7.5 and 8.6)."""
+GRADIENT_COST = 3
+"""Runs forward that the gradients of the weights amount to."""
 
 
 def steps_of(cell: RecurrentCell, batch: int, timesteps: int, asked: int | None) -> int:
@@ -43,6 +47,8 @@ def plans(asked: Asked) -> tuple[Plan, ...]:
     """The tensors of each cell; the thresholds are checked and filled in besides."""
     parameters = asked.parameters
     parameters["thresholds"] = checked_thresholds(parameters["thresholds"] or {})
+    if has_objective(parameters):
+        check_objective(asked)
     cells = recurrent_cells(asked.card, parameters["layer"])
     return tuple(plan for cell in cells for plan in _cell_plans(asked, cell))
 
@@ -66,7 +72,23 @@ def _cell_plans(asked: Asked, cell: RecurrentCell) -> list[Plan]:
     if cell.activated:
         shape = (len(cell.activated), timesteps, 2)
         found.append(asked.plan(f"{cell.name}:saturation", shape, ("gate", "timestep", "side"), batch=False))
+    weights = weights_of(asked.card, cell)
+    if weights and has_objective(asked.parameters):
+        over = (len(weights), timesteps), ("weight", "timestep")
+        found.append(asked.plan(f"{cell.name}:weight_gradients", *over, batch=False))
     return found
+
+
+def has_objective(parameters: Mapping[str, Any]) -> bool:
+    """Whether something is given whose gradient with respect to the weights can be taken."""
+    return any(parameters[name] is not None for name in ("targets", "loss", "of"))
+
+
+def weights_of(card: Card, cell: RecurrentCell) -> list[str]:
+    """The weights of a cell, by name; a layer called several times has its own once."""
+    layer = cell.layer.partition(".call.")[0]
+    start = f"{layer}.{cell.prefix}".rstrip(".") + "/"
+    return [name for name in card.weights if name.startswith(start)]
 
 
 def timesteps_of_cell(card: Card, request: Request, cell: RecurrentCell) -> int | None:
@@ -84,4 +106,4 @@ def cost(asked: Asked) -> tuple[str, float]:
         units = max(math.prod(shape) for shape in cell.states.values())
         vectors = units + min(asked.parameters["exponents"], cell.size)
         runs += vectors + steps / timesteps * (cell.size + _SPECTRUM_COST * cell.size)
-    return "reverse", runs
+    return "reverse", runs + (GRADIENT_COST if has_objective(asked.parameters) else 0)

@@ -15,13 +15,15 @@ Kind = Literal[
     "float",
     "string",
     "choice",
+    "choices",
     "tensor",
     "number or tensor",
+    "name or names",
     "numbers",
 ]
 
 
-ALONE = frozenset({"diagnose"})
+ALONE = frozenset({"weight_gradients", "diagnose"})
 """The operations that tell of a request's samples together: none of them is joined with another request."""
 
 
@@ -37,7 +39,7 @@ REQUIRED = Required()
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of an operation. `choices` belongs to the kind `choice`; `least` and `most` to numbers."""
+    """One parameter of an operation. `choices` belongs to `choice` and `choices`, `least` and `most` to numbers."""
 
     name: str
     kind: Kind
@@ -155,9 +157,27 @@ _ROWS = (
         ),
     ),
     Operation(
+        "weight_gradients",
+        "The gradient of a loss, or of a point, with respect to every weight: its norm, by timestep and by gate.",
+        (
+            Parameter("targets", "tensor", None, "What the outputs should be; by output where there are several."),
+            Parameter("loss", "name or names", None, "A loss of Keras's, or one for each output; the compiled one."),
+            Parameter("of", "point", None, "One number a sample, as outputs[2], instead of targets and a loss."),
+            Parameter("by", "choices", (), "Apart by what, in the order of the answer's axes.", ("gate", "timestep")),
+            Parameter("per_sample", "bool", False, "For each sample, of its own loss, instead of over the batch."),
+            Parameter("values", "bool", False, "Also the gradients themselves, and the weights."),
+            Parameter("statistics", "bool", False, "Also the mean, the extremes and the share of zeros."),
+            PRECISION,
+            DRY_RUN,
+        ),
+    ),
+    Operation(
         "diagnose",
         "Whether gradients vanish or explode through each recurrent layer, with the evidence.",
         (
+            Parameter("targets", "tensor", None, "What the outputs should be, for the gradients of the weights too."),
+            Parameter("loss", "name or names", None, "A loss of Keras's, or one for each output; the compiled one."),
+            Parameter("of", "point", None, "One number a sample, as outputs[2], instead of targets and a loss."),
             Parameter("layer", "string", None, "A recurrent layer's point, as lstm or bi.forward; by default all."),
             Parameter("thresholds", "numbers", None, "What findings are held against, by name; see docs/diagnose.md."),
             Parameter("exponents", "int", 8, "How many leading Lyapunov exponents.", least=1, most=4096),

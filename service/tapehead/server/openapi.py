@@ -19,6 +19,10 @@ _POINTS: Schema = {"type": "array", "items": _POINT}
 _NUMBERS: Schema = {"description": "Nested lists of numbers.", "anyOf": [{"type": "array"}, {"type": "number"}]}
 
 
+def _or_by_name(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "object", "additionalProperties": schema}]}
+
+
 def _tensor(data: Schema) -> Schema:
     return {
         "type": "object",
@@ -44,6 +48,8 @@ _KINDS: Mapping[str, Schema] = {
     "float": {"type": "number"},
     "string": {"type": "string"},
     "choice": {"type": "string"},
+    "choices": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+    "name or names": _or_by_name({"type": "string"}),
     "numbers": {"type": "object", "additionalProperties": {"type": "number"}},
 }
 
@@ -116,14 +122,13 @@ def _request(operation: Operation, kind: str) -> Schema:
     }
 
 
-def _or_by_name(schema: Schema) -> Schema:
-    return {"anyOf": [schema, {"type": "object", "additionalProperties": schema}]}
-
-
 def _parameter(parameter: Parameter, tensor: Schema) -> Schema:
-    kinds = {**_KINDS, "tensor": tensor, "number or tensor": {"anyOf": [{"type": "number"}, tensor]}}
+    kinds = {**_KINDS, "tensor": _or_by_name(tensor), "number or tensor": {"anyOf": [{"type": "number"}, tensor]}}
     schema = {**kinds[parameter.kind], "description": parameter.doc}
-    bounds = {"minimum": parameter.least, "maximum": parameter.most, "enum": list(parameter.choices) or None}
+    if parameter.kind == "choices":
+        schema["items"] = {"enum": list(parameter.choices)}
+    choices = list(parameter.choices) if parameter.kind == "choice" else None
+    bounds = {"minimum": parameter.least, "maximum": parameter.most, "enum": choices}
     schema.update({name: bound for name, bound in bounds.items() if bound is not None})
     return schema if parameter.required or parameter.default is None else {**schema, "default": parameter.default}
 

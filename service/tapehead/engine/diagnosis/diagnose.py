@@ -11,10 +11,13 @@ import numpy.typing as npt
 
 from tapehead.engine.answer import Stopwatch, answer, in_precision
 from tapehead.engine.diagnosis.examined import Examined, Extent, examine, extents
-from tapehead.engine.diagnosis.findings import Finding, findings, verdict
+from tapehead.engine.diagnosis.finding import Finding
+from tapehead.engine.diagnosis.findings import findings, verdict
 from tapehead.engine.diagnosis.finite import First, first
+from tapehead.engine.diagnosis.fits import Fit
+from tapehead.engine.diagnosis.learning import gradients, learning
 from tapehead.engine.diagnosis.lyapunov import exponents
-from tapehead.engine.diagnosis.measures import Measures, measured, spectrum
+from tapehead.engine.diagnosis.measures import Influence, Measures, measured, spectrum
 from tapehead.engine.diagnosis.spectra import Spectra
 from tapehead.engine.diagnosis.subject import Subject, subjects
 from tapehead.engine.model import Model
@@ -38,15 +41,18 @@ def diagnose(model: Model, request: Request) -> Result:
     extent = extents(prepared, examinees, parameters["exponents"], parameters["steps"])
     seen = examine(prepared, examinees, extent, thresholds["margin"])
     stopwatch.lap("run")
+    found = gradients(model, request)
+    stopwatch.lap("gradients")
     where = first(prepared, seen.finite)
     judged = [
-        _Judged(prepared, subject, seen.cells[subject.name], own, where, parameters)
+        _Judged(prepared, subject, seen.cells[subject.name], own, where, found, parameters)
         for subject, own in zip(examinees, extent, strict=True)
     ]
     stopwatch.lap("judge")
     tensors = {name: array for one in judged for name, (array, _) in one.tensors.items()}
     axes = {name: axes for one in judged for name, (_, axes) in one.tensors.items()}
-    return answer(prepared, tensors, axes, stopwatch, route="reverse", **_meta(judged, where, thresholds))
+    more = _meta(judged, where, thresholds) | _objective(found)
+    return answer(prepared, tensors, axes, stopwatch, route="reverse", **more)
 
 
 class _Judged:
@@ -59,19 +65,23 @@ class _Judged:
         seen: Examined,
         extent: Extent,
         where: First | None,
+        gradients: Result | None,
         parameters: Mapping[str, Any],
     ) -> None:
         self.subject, self.times = subject, extent.times
         valid = _valid(prepared, subject, seen)
         grown = exponents(seen.stretches, valid, parameters["transient"])
-        found = spectrum(seen, valid, extent.times)
-        self.measures = measured(subject, seen, valid, extent.times, grown, found, parameters["thresholds"])
+        found, thresholds = spectrum(seen, valid, extent.times), parameters["thresholds"]
+        learnt = learning(prepared.model, subject, gradients, thresholds["confidence"])
+        self.measures = measured(subject, seen, valid, extent.times, grown, found, learnt, thresholds)
         # What is not finite further on is no matter of this layer.
         reached = where if where is not None and _reaches(prepared, subject, where) else None
-        self.findings = findings(self.measures, reached, parameters["thresholds"])
+        self.findings = findings(self.measures, reached, thresholds)
         self.tensors = {
             f"{subject.name}:{name}": pair for name, pair in _tensors(subject, seen, valid, grown, found).items()
         }
+        if learnt is not None:
+            self.tensors[f"{subject.name}:weight_gradients"] = learnt.norms, ("weight", "timestep")
 
 
 def _valid(prepared: Prepared, subject: Subject, seen: Examined) -> npt.NDArray[np.bool_]:
@@ -111,10 +121,17 @@ def _meta(judged: Sequence[_Judged], where: First | None, thresholds: Mapping[st
         "states": {one.subject.name: list(one.subject.cell.states) for one in judged},
         "hidden": {one.subject.name: _hidden(one.subject) for one in judged},
         "gates": {one.subject.name: list(one.subject.cell.activated) for one in judged},
+        "weights": {one.subject.name: list(_weights(one.measures)) for one in judged},
         "jacobian_timesteps": {one.subject.name: one.times.tolist() for one in judged},
         "not_finite": None if where is None else where._asdict(),
         "thresholds": dict(thresholds),
     }
+
+
+def _objective(found: Result | None) -> dict[str, Any]:
+    """What the gradients of the weights are of."""
+    about = ("loss", "loss_value", "disconnected")
+    return {} if found is None else {name: found.meta[name] for name in about}
 
 
 def _hidden(subject: Subject) -> str:
@@ -138,21 +155,29 @@ def numbers(measures: Measures) -> dict[str, Any]:
     found["gates"] = {gate: asdict(use) for gate, use in measures.gates.items()}
     found["dead_units"] = None if measures.dead is None else measures.dead[0]
     found["initialisation"] = None if measures.initialisation is None else asdict(measures.initialisation)
+    if measures.learning is not None:
+        rates = {name: _rate(rate) for name, rate in measures.learning.rates.items()}
+        found["weight_gradients"] = {"rate": _rate(measures.learning.rate), "rates": rates}
     plain: dict[str, Any] = _without_nan(found)
     return plain
 
 
-def _influence(influence: Any) -> dict[str, Any]:
-    rate = influence.rate
+def _weights(measures: Measures) -> tuple[str, ...]:
+    return () if measures.learning is None else measures.learning.weights
+
+
+def _influence(influence: Influence) -> dict[str, Any]:
     return {
-        "rate": None
-        if rate is None
-        else {**asdict(rate.slope), "intercept": rate.intercept, "explained": rate.explained},
+        "rate": _rate(influence.rate),
         "horizon": dict(influence.horizon),
         "least": influence.least,
         "largest": influence.largest,
         "reach": influence.reach,
     }
+
+
+def _rate(rate: Fit | None) -> dict[str, Any] | None:
+    return None if rate is None else {**asdict(rate.slope), "intercept": rate.intercept, "explained": rate.explained}
 
 
 def _without_nan(value: Any) -> Any:

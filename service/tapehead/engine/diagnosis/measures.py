@@ -12,6 +12,7 @@ from tapehead.engine.diagnosis.examined import Examined
 from tapehead.engine.diagnosis.fits import Estimate, Fit, fitted, mean
 from tapehead.engine.diagnosis.gates import rectified
 from tapehead.engine.diagnosis.initialisation import Initialisation, initialisation
+from tapehead.engine.diagnosis.learning import Learning
 from tapehead.engine.diagnosis.spectra import Spectra, spectra
 from tapehead.engine.diagnosis.subject import Subject
 from tapehead.operations.request import Array
@@ -59,6 +60,7 @@ class Measures:
     gates: Mapping[str, GateUse]
     dead: tuple[int, int] | None
     initialisation: Initialisation | None
+    learning: Learning | None
 
 
 def measured(
@@ -68,6 +70,7 @@ def measured(
     times: npt.NDArray[np.int64],
     exponents: Array,
     found: Spectra | None,
+    learnt: Learning | None,
     thresholds: Mapping[str, float],
 ) -> Measures:
     """The numbers of one layer; `valid` (batch, timesteps) says which timesteps count, `times` where spectra were."""
@@ -83,6 +86,7 @@ def measured(
         _gates(subject, seen, valid, thresholds),
         _dead(seen, samples) if rectified(subject) is not None else None,
         None if found is None else initialisation(subject, _sound(seen.jacobians[counts])),
+        learnt,
     )
 
 

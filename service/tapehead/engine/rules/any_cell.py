@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import tree
 
 from tapehead.engine.rules.cells import Keep, Kept, Nudges, Pulled, Tensor, float_weights, nudged
-from tapehead.engine.rules.stacks import flattened, repeated, stacked
+from tapehead.engine.rules.stacks import flattened, in_axes, repeated, stacked
 
 
 class AnyCellRule:
@@ -98,7 +98,7 @@ class AnyCellRule:
         variables = float_weights(self.cell)
         values = [variable.value for variable in variables]
 
-        def of_one(index: Tensor) -> list[Tensor]:
+        def of_one(index: Tensor) -> list[Any]:
             """The weights' cotangents of one entry: everything else is rows of one call."""
             row = [slice(None), slice(None), slice(None)]
             for n, axis in enumerate(axes):
@@ -114,14 +114,13 @@ class AnyCellRule:
                 output_gradients=[_rows(rights[name][tuple(row)][:, :, 0]) for name in names],
                 unconnected_gradients="zero",
             )
-            return [tf.convert_to_tensor(value) for value in found]
+            return [keep.entry(*pair) for pair in zip(variables, map(tf.convert_to_tensor, found), strict=True)]
 
         sizes = tf.gather(tf.shape(rights[names[0]]), axes)
         entries = tf.transpose(tf.unravel_index(tf.range(tf.reduce_prod(sizes)), sizes))
-        specs = [tf.TensorSpec(value.shape, value.dtype) for value in values]
+        specs = [keep.entry_spec(variable, value.dtype) for variable, value in zip(variables, values, strict=True)]
         found = tf.map_fn(of_one, entries, fn_output_signature=specs)
-        shaped = (tf.reshape(value, tf.concat([sizes, value.shape[1:]], axis=0)) for value in found)
-        return list(zip(variables, shaped, strict=True))
+        return list(zip(variables, in_axes(found, sizes), strict=True))
 
     def _probe(self, features: tuple[int | None, ...]) -> tuple[int | None, tuple[int | None, ...]]:
         """Which returned state is the very tensor that is returned as output, and its shape: seen by tracing a step."""

@@ -7,7 +7,7 @@ at once; `pull` meets them row by row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,6 +33,22 @@ class Keep:
         if left is None:
             return tf.einsum(f"trmb->{kept}mb", right)
         return tf.einsum(f"tra,trmb->{kept}mab", left, right)
+
+    def beside(self, parts: Sequence[Tensor]) -> Tensor:
+        """The cotangents of a weight from those of its columns."""
+        return tf.concat(parts, axis=-1)
+
+    def stacked(self, parts: Sequence[Tensor]) -> Tensor:
+        """The cotangents of a weight from those of its rows."""
+        return tf.stack(parts, axis=-2)
+
+    def entry(self, variable: Any, cotangents: Tensor) -> Any:
+        """What is kept of a weight's cotangents of one entry of the axes kept: a nest of tensors."""
+        return cotangents
+
+    def entry_spec(self, variable: Any, dtype: Any) -> Any:
+        """The shapes of what `entry` gives."""
+        return tf.TensorSpec(variable.shape, dtype)
 
 
 @dataclass(frozen=True)

@@ -136,12 +136,12 @@ class GRURule:
         at_inputs, recurrent = rights["inputs"], rights["recurrent"]
         if self.cell.reset_after:
             at_kernel = keep.contracted(previous[0], recurrent)
-            bias = tf.stack([keep.contracted(None, at_inputs), keep.contracted(None, recurrent)], axis=-2)
+            bias = keep.stacked([keep.contracted(None, at_inputs), keep.contracted(None, recurrent)])
         else:
             n = self.cell.units
             held = self.gate_values(kept, nudges)["reset_gate"] * previous[0]
             parts = (previous[0], recurrent[..., : 2 * n]), (held, recurrent[..., 2 * n :])
-            at_kernel = tf.concat([keep.contracted(left, right) for left, right in parts], axis=-1)
+            at_kernel = keep.beside([keep.contracted(left, right) for left, right in parts])
             bias = keep.contracted(None, at_inputs)
         found = [(self.cell.kernel, keep.contracted(inputs, at_inputs)), (self.cell.recurrent_kernel, at_kernel)]
         return [*found, (self.cell.bias, bias)] if self.cell.use_bias else found

@@ -55,3 +55,8 @@ def flattened(stack: Tensor) -> Tensor:
 def stacked(flat: Tensor, times: Tensor) -> Tensor:
     """(rows * times, …) to (rows, times, …)."""
     return tf.reshape(flat, tf.concat([[-1, times], tf.shape(flat)[1:]], axis=0))
+
+
+def in_axes(entries: Any, sizes: Tensor) -> Any:
+    """A nest of tensors whose first axis runs over all entries of several axes: those axes apart again."""
+    return tf.nest.map_structure(lambda value: tf.reshape(value, tf.concat([sizes, value.shape[1:]], axis=0)), entries)
