@@ -411,7 +411,7 @@ def test_where_no_theory_is_known_none_is_told(client: tapehead.Client, networks
         assert cell["initialisation"]["why"].startswith("No theory")
 
 
-# ------------------------------------------------------------------------------------------------ the weights' gradients
+# ----------------------------------------------------------------------------------------------- the weights' gradients
 
 
 @pytest.mark.parametrize("name", ["lstm", "stacked_cells_backwards", pytest.param("deep", marks=pytest.mark.slow)])

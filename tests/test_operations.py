@@ -11,9 +11,9 @@ import pytest
 
 from tapehead import errors
 from tapehead.operations import OPERATIONS, Card, Plan, PointInfo, Request, TensorSpec, check, cost
+from tapehead.operations.check import ALL_PLANS
 from tapehead.operations.cost import COSTS, lag_route
 from tapehead.operations.diagnosing import steps_of
-from tapehead.operations.plans import PLANS
 from tapehead.operations.recurrent import RecurrentCell, recurrent_cells
 from tapehead.operations.selection import positions, select
 from tapehead.operations.thresholds import THRESHOLDS, checked_thresholds
@@ -262,7 +262,7 @@ whole = replace(
 
 
 def test_every_operation_has_a_plan_and_a_cost() -> None:
-    assert set(PLANS) == set(COSTS) == {*OPERATIONS, "infer"}
+    assert set(ALL_PLANS) == set(COSTS) == {*OPERATIONS, "infer"}
 
 
 @pytest.mark.parametrize(

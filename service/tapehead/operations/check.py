@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tapehead.errors import AnswerTooLarge, UnknownOperation
 from tapehead.operations.arrays import checked_initial_states, checked_inputs, checked_lengths
 from tapehead.operations.card import Card
+from tapehead.operations.diagnosing import diagnosis_plans
 from tapehead.operations.parameters import checked_parameters
 from tapehead.operations.plans import PLANS, Asked, result_dtype
 from tapehead.operations.request import Plan, Request
@@ -15,7 +16,8 @@ from tapehead.operations.weights import weight_plans
 
 DEFAULT_ANSWER_LIMIT = 4 << 30
 
-_PLANS = {**PLANS, "weight_gradients": weight_plans}
+ALL_PLANS = {**PLANS, "weight_gradients": weight_plans, "diagnose": diagnosis_plans}
+"""Each operation's plan of its answer; two are made of others' parts, and stand in modules of their own."""
 
 
 def check(
@@ -43,7 +45,7 @@ def check(
         checked_initial_states(card, request.initial_states, batch, dtype),
         parameters,
     )
-    plans = _PLANS[operation](Asked(card, checked, dtype))
+    plans = ALL_PLANS[operation](Asked(card, checked, dtype))
     total = sum(plan.bytes for plan in plans)
     if total > answer_limit and not parameters.get("dry_run"):
         raise AnswerTooLarge(_too_large(plans, total, answer_limit))

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tapehead.errors import BadParameter
 from tapehead.operations.card import Card
+from tapehead.operations.plans import Asked
 from tapehead.operations.recurrent import RecurrentCell, recurrent_cells
 from tapehead.operations.request import Plan, Request
 from tapehead.operations.thresholds import checked_thresholds
 from tapehead.operations.weights import check_objective
-
-if TYPE_CHECKING:
-    from tapehead.operations.plans import Asked
 
 SPECTRA = 1 << 30
 """What the spectra of a layer may take by default, in multiplications of its state's size cubed: a second or two."""
@@ -43,7 +41,7 @@ def several_states(cell: RecurrentCell) -> bool:
     return len(cell.states) > 1
 
 
-def plans(asked: Asked) -> tuple[Plan, ...]:
+def diagnosis_plans(asked: Asked) -> tuple[Plan, ...]:
     """The tensors of each cell; the thresholds are checked and filled in besides."""
     parameters = asked.parameters
     parameters["thresholds"] = checked_thresholds(parameters["thresholds"] or {})
@@ -97,7 +95,7 @@ def timesteps_of_cell(card: Card, request: Request, cell: RecurrentCell) -> int 
     return int(request.inputs[info.follows].shape[1]) if info.follows is not None else info.shape[0]
 
 
-def cost(asked: Asked) -> tuple[str, float]:
+def diagnosis_cost(asked: Asked) -> tuple[str, float]:
     """A run, a sweep back of each cell's units and exponents, and what the local Jacobians take."""
     runs = 1.0
     for cell in recurrent_cells(asked.card, asked.parameters["layer"]):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from tapehead.errors import BadParameter, BadShape, NotDifferentiable
-from tapehead.operations import diagnosing
 from tapehead.operations.arrays import floating
 from tapehead.operations.card import Card
 from tapehead.operations.request import Array, Plan, Request
@@ -306,6 +305,5 @@ PLANS: Mapping[str, Callable[[Asked], tuple[Plan, ...]]] = {
     "hvp": _hvp,
     "check": _check,
     "saliency": _saliency,
-    "diagnose": diagnosing.plans,
     "infer": _infer,
 }

@@ -45,7 +45,8 @@ def initialisation(subject: Subject, jacobians: Array) -> Initialisation | None:
         return None
     own = jacobians[:, subject.block, subject.block].astype(np.float64)
     theory, why = _theory(subject.rule, own)
-    return Initialisation(float(own.var() * own.shape[-1]), theory, why)
+    with np.errstate(over="ignore"):
+        return Initialisation(float(own.var() * own.shape[-1]), theory, why)
 
 
 def _theory(rule: Any, jacobians: Array) -> tuple[float | None, str]:
