@@ -149,6 +149,16 @@ def test_gradients_that_are_not_finite_are_warned_of(tmp_path: Path) -> None:
     assert not np.isfinite(first.tensors["rnn/kernel"]).all()
 
 
+@pytest.mark.skipif("diagnose" not in OPERATIONS, reason="the engine has no diagnose here")
+def test_a_verdict_that_turns_bad_is_warned_of_once_with_its_reason() -> None:
+    model = network(layers.SimpleRNN, recurrent_initializer=keras.initializers.RandomNormal(stddev=0.01))
+    monitor = GradientMonitor(np.repeat(X[:8], 5, axis=1), Y[:8], every=2)
+    with pytest.warns(GradientWarning, match="step 0: rnn is vanishing. .*influence") as told:
+        trained(model, monitor, epochs=1)
+    assert len(told) == 1
+    assert [record.verdict["rnn"] for record in monitor.history] == ["vanishing"] * 4
+
+
 def test_tensor_float_32_stays_as_training_has_it() -> None:
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(True)

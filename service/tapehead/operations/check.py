@@ -16,8 +16,8 @@ from tapehead.operations.weights import weight_plans
 
 DEFAULT_ANSWER_LIMIT = 4 << 30
 
-ALL_PLANS = {**PLANS, "weight_gradients": weight_plans, "diagnose": diagnosis_plans}
-"""Each operation's plan of its answer; two are made of others' parts, and stand in modules of their own."""
+EVERY_PLAN = {**PLANS, "weight_gradients": weight_plans, "diagnose": diagnosis_plans}
+"""The plan of every operation: those of plans.py, and those that have a module of their own."""
 
 
 def check(
@@ -45,7 +45,7 @@ def check(
         checked_initial_states(card, request.initial_states, batch, dtype),
         parameters,
     )
-    plans = ALL_PLANS[operation](Asked(card, checked, dtype))
+    plans = EVERY_PLAN[operation](Asked(card, checked, dtype))
     total = sum(plan.bytes for plan in plans)
     if total > answer_limit and not parameters.get("dry_run"):
         raise AnswerTooLarge(_too_large(plans, total, answer_limit))
