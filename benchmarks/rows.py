@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from benchmarks.contest import Disagreement, Effort, agree, medians
@@ -12,7 +13,7 @@ from benchmarks.memory import peak_mebibytes
 from benchmarks.ours import ours
 from benchmarks.peers import PEERS, Call
 from benchmarks.problems import Array, Problem, problem
-from benchmarks.workloads import Workload
+from benchmarks.workloads import EVERY, Workload
 
 OURS = "ours"
 
@@ -40,6 +41,23 @@ class Row:
         """How many times faster ours is than the fastest peer."""
         return None if self.fastest is None else self.ms[self.fastest] / self.ms[OURS]
 
+    @property
+    def short(self) -> list[str]:
+        """What the row falls short of."""
+        asked = self.workload.asked
+        rivals = [ms for name, ms in self.ms.items() if name != OURS and name in (asked.rivals or self.ms)]
+        reached = min(rivals) / self.ms[OURS] if rivals else None
+        whose = " and ".join(asked.rivals) or "the fastest"
+        found = []
+        if asked.ratio is not None and reached is not None and reached < asked.ratio:
+            found.append(f"{reached:.2f} of {asked.ratio:g} times {whose}")
+        for name, least in asked.shares:
+            if self.shares.get(name, least) < least:
+                found.append(f"{self.shares[name]:.0%} of the {name}, not {least:.0%}")
+        if asked.mebibytes is not None and (self.peak_mib or 0) > asked.mebibytes:
+            found.append(f"{self.peak_mib:.0f} MiB, not {asked.mebibytes:g}")
+        return found
+
     def to_plain(self) -> dict[str, Any]:
         """The row as JSON has it."""
         workload = self.workload
@@ -49,8 +67,14 @@ class Row:
             "cell": workload.cell.name,
             "size": workload.size._asdict(),
         }
-        tail = {"fastest_peer": self.fastest, "ratio": self.ratio, "asked": workload.asked}
+        tail = {"fastest_peer": self.fastest, "ratio": self.ratio, "asked": asdict(workload.asked), "short": self.short}
         return {**head, **{key: value for key, value in asdict(self).items() if key != "workload"}, **tail}
+
+
+def from_plain(plain: Mapping[str, Any]) -> Row:
+    """The row that JSON had."""
+    kept = {one.name: plain[one.name] for one in fields(Row) if one.name != "workload"}
+    return Row(EVERY[plain["name"]], **kept)
 
 
 def measured(workload: Workload, effort: Effort) -> Row:

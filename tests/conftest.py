@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Fixtures for whoever names them.
+from scripted import connect, server  # noqa: F401
+from serving import small_folder, small_model, small_server  # noqa: F401
+
 # Read by the libraries as they are imported, and inherited by the processes the tests start.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["KERAS_BACKEND"] = "tensorflow"

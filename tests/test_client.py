@@ -1,33 +1,22 @@
-"""The client: one core without I/O, two shells, and what they do when a server, or the way to it, misbehaves."""
+"""The client without I/O: what is sent, how it is tried again, and what is made of what comes back."""
 
-import asyncio
 import email.utils
-import inspect
 import io
 import itertools
-import re
-import socket
-import threading
-import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 
-import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tapehead
+from scripted import MANNER, METADATA, SUNSPOTS, X, answered, asked, drive, received, refused
 from tapehead.client.answers import Answer
-from tapehead.client.asking import Subject, ask, describe, list_models
-from tapehead.client.calls import Call, Manner, Received, exchange, get
-from tapehead.client.carriers import options
-from tapehead.client.inprocess import lifespan
+from tapehead.client.asking import describe, list_models
+from tapehead.client.calls import Received, exchange, get
 from tapehead.client.inputs import make_request
 from tapehead.client.models import Model
-from tapehead.client.progress import LARGE, Bar, reporter
+from tapehead.client.progress import Bar, reporter
 from tapehead.errors import (
     BY_CODE,
     BadLengths,
@@ -37,61 +26,14 @@ from tapehead.errors import (
     Deadline,
     Draining,
     Internal,
-    LengthsUnsupported,
     QueueFull,
     TapeheadError,
     TryAgain,
     UnknownModel,
-    UnknownOperation,
     Unreachable,
-    problem,
 )
-from tapehead.operations import Request, Result
 from tapehead.points import parse
-from tapehead.wire.messages import JSON, MSGPACK, PROBLEM_JSON, decode_request, encode_plain, encode_reply
-
-METADATA = {
-    "name": "sunspots",
-    "versions": ["1"],
-    "points": {
-        "lstm.h": {"shape": [None, 3], "axes": ["timestep", "unit"], "dtype": "float32", "differentiable": True}
-    },
-    "recurrent": {
-        "lstm": {"cell": "LSTM", "units": 3, "states": ["h", "c"], "gates": ["forget_gate"], "direction": "forward"},
-        "back": {"cell": "GRU", "units": 3, "states": ["h"], "gates": [], "direction": "backward"},
-    },
-    "operations": ["states", "jacobian", "vjp", "saliency", "hvp"],
-}
-SUNSPOTS = Subject("sunspots", None, METADATA)
-MANNER = Manner({}, timeout=60.0, retries=2, make_id=lambda: "id-1", random=lambda: 0.0, clock=lambda: 1_000_000.0)
-X = np.ones((2, 4, 1), np.float32)
-
-
-def received(status=200, body=b"", media=MSGPACK, **headers):
-    return Received(status, {"content-type": media, **{k.replace("_", "-"): v for k, v in headers.items()}}, body)
-
-
-def refused(error, **headers):
-    return received(error.status, bytes(encode_plain(problem(error), JSON)), PROBLEM_JSON, **headers)
-
-
-def answered(tensors=None, axes=None, meta=None):
-    tensors = {"value": X} if tensors is None else tensors
-    axes = axes or {name: ("batch", *(f"axis{n}" for n in range(array.ndim - 1))) for name, array in tensors.items()}
-    return received(body=encode_reply(Result(tensors, axes, meta or {}), "sunspots", 1, MSGPACK))
-
-
-def drive(flow, outcomes):
-    """What a flow gives when its calls have these outcomes (or those a function finds), and the calls."""
-    calls = []
-    scripted = None if callable(outcomes) else iter(outcomes)
-    try:
-        calls.append(next(flow))
-        while True:
-            calls.append(flow.send(outcomes(calls[-1]) if scripted is None else next(scripted)))
-    except StopIteration as done:
-        return done.value, calls
-
+from tapehead.wire.messages import JSON, MSGPACK, decode_request, encode_plain
 
 # ---- inputs
 
@@ -292,10 +234,6 @@ def test_what_no_tapehead_server_says_is_unreachable(flow, reply):
         drive(flow(replace(MANNER, retries=0)), [reply])
 
 
-def asked(operation, inputs=X, lengths=None, manner=MANNER, initial_states=None, **parameters):
-    return ask(SUNSPOTS, operation, make_request(inputs, lengths, initial_states, parameters), manner)
-
-
 def test_an_operation_is_posted_as_msgpack_and_its_answer_read():
     answer, (call,) = drive(asked("jacobian", of="lstm.h[-1]", wrt="inputs"), [answered()])
     assert (call.method, call.path) == ("POST", "/v2/models/sunspots/jacobian")
@@ -305,141 +243,6 @@ def test_an_operation_is_posted_as_msgpack_and_its_answer_read():
     assert request.parameters == {"of": "lstm.h[-1]", "wrt": "inputs"}
     np.testing.assert_array_equal(answer.value, X)
     assert answer.asked == {"operation": "jacobian", "of": "lstm.h[-1]", "wrt": "inputs"}
-
-
-# ---- where a model cannot take lengths
-
-
-def alone(tensors_of, calls=None):
-    """A server that refuses lengths, and answers each batch of whole sequences with `tensors_of` its inputs."""
-
-    def answer(call):
-        request = decode_request(bytes(call.body), MSGPACK)
-        if request.lengths is not None:
-            return refused(LengthsUnsupported("layer 'conv1d' mixes timesteps"))
-        tensors, axes, meta = tensors_of(request)
-        return answered(tensors, axes, meta)
-
-    return answer
-
-
-def running_sum(request):
-    """States that remember: h[t] the sum of the inputs so far, from the initial state where one is given."""
-    start = request.initial_states.get("lstm.h.initial", np.zeros((request.batch, 1), np.float32))
-    h = np.cumsum(request.inputs[""], axis=1) + start[:, None, :]
-    return (
-        {"lstm.h": h, "back.h": h, "inputs": request.inputs[""], "lstm.h.final": h[:, -1]},
-        {
-            **dict.fromkeys(("lstm.h", "back.h", "inputs"), ("batch", "timestep", "unit")),
-            "lstm.h.final": ("batch", "unit"),
-        },
-        {
-            "finite": True,
-            "timings": {"compute": 1.0},
-            "target_index": request.inputs[""][:, 0, 0].astype(int),
-        },
-    )
-
-
-RAGGED = [np.full((length, 1), value, np.float32) for length, value in ((3, 1), (1, 2), (3, 3), (4, 4))]
-
-
-def test_one_request_a_length_is_sent_and_the_answers_come_back_in_order():
-    answer, calls = drive(asked("states", RAGGED, points=["lstm.h"]), alone(running_sum))
-    sent = [decode_request(bytes(call.body), MSGPACK) for call in calls]
-    assert [request.inputs[""].shape for request in sent] == [(4, 4, 1), (1, 1, 1), (2, 3, 1), (1, 4, 1)]
-    for row, sequence in enumerate(RAGGED):
-        np.testing.assert_array_equal(answer.tensors["inputs"][row, : len(sequence)], sequence)
-        np.testing.assert_array_equal(answer.tensors["lstm.h.final"][row], sequence.sum(0))
-    assert answer.meta["target_index"] == [1, 2, 3, 4]
-    assert list(map(sum, answer.meta["valid"])) == [3, 1, 3, 4]
-    assert answer.meta["timings"] == {"compute": 3.0}
-    assert (answer.meta["finite"], answer.meta["requests"]) == (True, 3)
-    assert not answer.tensors["lstm.h"].flags.writeable
-
-
-def test_at_padding_a_state_repeats_the_last_one_before_it_and_all_else_is_zero():
-    answer, _ = drive(asked("states", RAGGED, points=["lstm.h"]), alone(running_sum))
-    np.testing.assert_array_equal(answer.tensors["lstm.h"][1, :, 0], [2, 2, 2, 2])
-    np.testing.assert_array_equal(answer.tensors["lstm.h"][0, :, 0], [1, 2, 3, 3])
-    np.testing.assert_array_equal(answer.tensors["back.h"][0, :, 0], [1, 2, 3, 0])
-    np.testing.assert_array_equal(answer.tensors["inputs"][1, :, 0], [2, 0, 0, 0])
-
-
-@pytest.mark.parametrize(
-    ("of", "padded"),
-    [
-        ("lstm.h", [1, 1, 1, 1]),
-        ("back.h", [1, 0, 0, 0]),
-        ("inputs", [1, 0, 0, 0]),
-        (["lstm.h"], [1, 1, 1, 1]),
-        (["lstm.h", "back.h"], [1, 1, 1, 1]),
-    ],
-)
-def test_derivatives_of_padding_are_those_of_the_state_it_repeats_and_with_respect_to_it_zero(of, padded):
-    name = f"{of[0]} / inputs" if isinstance(of, list) else "value"
-
-    def identity(request):
-        timesteps = request.inputs[""].shape[1]
-        ones = np.ones((request.batch, timesteps, timesteps), np.float32)
-        return {name: ones}, {name: ("batch", "of.timestep", "wrt.timestep")}, {}
-
-    answer, _ = drive(asked("jacobian", RAGGED, of=of, wrt="inputs"), alone(identity))
-    value = answer.tensors[name]
-    assert value.shape == (4, 4, 4)
-    np.testing.assert_array_equal(value[1, :, 0], padded)
-    assert not value[1, :, 1:].any()
-
-
-def test_an_array_with_lengths_gets_back_as_many_timesteps_as_it_has():
-    padded = np.ones((2, 6, 1), np.float32)
-    answer, calls = drive(asked("states", padded, [3, 3], points=["lstm.h"]), alone(running_sum))
-    assert len(calls) == 2
-    assert answer.tensors["inputs"].shape == (2, 6, 1)
-    assert answer.tensors["inputs"].sum() == 6
-
-
-def test_initial_states_go_with_their_rows():
-    start = np.array([[10.0], [20.0], [30.0], [40.0]], np.float32)
-    flow = asked("states", RAGGED, initial_states={"lstm.h.initial": start}, points=["lstm.h"])
-    answer, _ = drive(flow, alone(running_sum))
-    np.testing.assert_array_equal(answer.tensors["lstm.h.final"][:, 0], [13, 22, 39, 56])
-
-
-def test_timesteps_chosen_by_a_slice_keep_their_number():
-    def two(request):
-        return {"value": request.inputs[""][:, -2:]}, {"value": ("batch", "timestep", "unit")}, {}
-
-    sequences = [RAGGED[0], RAGGED[3]]
-    answer, _ = drive(asked("states", sequences, points=["inputs[-2:]"]), alone(two))
-    assert answer.value.shape == (2, 2, 1)
-
-
-@pytest.mark.parametrize(
-    ("inputs", "lengths", "parameters", "axes"),
-    [
-        (RAGGED, None, {"cotangent": np.ones((4, 1))}, None),
-        (RAGGED, None, {"cotangent": {"outputs": np.ones((4, 1))}}, None),
-        (X, [4, 3, 2], {}, None),
-        ({"a": X, "b": X}, {"a": [4, 3], "b": [3, 4]}, {}, None),
-        (RAGGED, None, {}, ("unit", "unit", "unit")),
-        (RAGGED, None, {}, ("batch", "unit", "unit")),
-    ],
-    ids=[
-        "a tensor among the parameters",
-        "tensors among the parameters",
-        "lengths that do not fit",
-        "two lengths a sample",
-        "an answer without a batch axis",
-        "an axis that differs and is not time",
-    ],
-)
-def test_where_the_answer_cannot_be_put_together_the_servers_refusal_is_raised(inputs, lengths, parameters, axes):
-    def sized(request):
-        return {"value": next(iter(request.inputs.values()))}, {"value": axes}, {}
-
-    with pytest.raises(LengthsUnsupported, match="conv1d"):
-        drive(asked("vjp", inputs, lengths, of="outputs", wrt="inputs", **parameters), alone(sized))
 
 
 # ---- a model's handle
@@ -488,13 +291,13 @@ class Recorder:
 )
 def test_a_method_sends_its_operation_and_parameters(ask, operation, parameters):
     run = Recorder()
-    assert isinstance(ask(Model(SUNSPOTS, MANNER, run)), Answer)
+    assert isinstance(ask(Model(SUNSPOTS, MANNER, run, list)), Answer)
     assert run.asked[0] == operation
     assert dict(run.asked[1].parameters) == parameters
 
 
 def test_a_handle_tells_what_is_known_of_its_model():
-    model = Model(SUNSPOTS, MANNER, Recorder())
+    model = Model(SUNSPOTS, MANNER, Recorder(), list)
     assert model.name == "sunspots"
     assert model.version is None
     assert model.points == METADATA["points"]
@@ -506,7 +309,7 @@ def test_a_handle_tells_what_is_known_of_its_model():
 
 def test_a_misspelt_method_is_an_attribute_error():
     with pytest.raises(AttributeError, match="jacobain"):
-        Model(SUNSPOTS, MANNER, Recorder()).jacobain(X)
+        Model(SUNSPOTS, MANNER, Recorder(), list).jacobain(X)
 
 
 # ---- answers
@@ -597,310 +400,3 @@ def test_a_bar_is_drawn_when_asked_for_or_in_a_terminal():
     assert len(terminal) == 3
     assert "5.0/10.0 MiB" in terminal[1]
     assert terminal[2].endswith("\n")
-
-
-# ---- both clients, over real HTTP
-
-
-@dataclass
-class Reply:
-    """What the scripted server says: `keep` bytes of the body at most, after `delay` seconds."""
-
-    status: int = 200
-    body: bytes = b""
-    media: str = MSGPACK
-    headers: dict = field(default_factory=dict)
-    keep: int | None = None
-    delay: float = 0.0
-
-
-class Scripted(ThreadingHTTPServer):
-    """An HTTP server that says what it is told to, in that order, and remembers what it was asked."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        self.script, self.seen, self.over = [], [], threading.Event()
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def answer(self):
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.server.seen.append((self.command, self.path, dict(self.headers), body))
-        known = Reply(body=bytes(encode_plain(METADATA, JSON)), media=JSON)
-        reply = known if self.command == "GET" else self.server.script.pop(0)
-        self.server.over.wait(reply.delay)
-        self.send_response(reply.status)
-        for name, value in {"Content-Type": reply.media, "Content-Length": len(reply.body), **reply.headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(reply.body[: reply.keep])
-        self.close_connection = reply.keep is not None
-
-    do_GET = do_POST = answer
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server():
-    with Scripted() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.over.set()
-        server.shutdown()
-        thread.join()
-
-
-class Awaited:
-    """Something of an AsyncClient with every awaitable awaited, so that one test serves both clients."""
-
-    def __init__(self, thing, runner):
-        self._thing, self._runner = thing, runner
-
-    def __getattr__(self, name):
-        found = getattr(self._thing, name)
-        if not callable(found):
-            return found
-        return lambda *args, **kwargs: self._settled(found(*args, **kwargs))
-
-    def _settled(self, result):
-        if inspect.isawaitable(result):
-            result = self._runner.run(result)
-        return Awaited(result, self._runner) if isinstance(result, Model) else result
-
-    def __repr__(self):
-        return repr(self._thing)
-
-
-@pytest.fixture(params=[tapehead.Client, tapehead.AsyncClient])
-def connect(request):
-    """Opens a client of either kind, used the same way."""
-
-    @contextmanager
-    def opened(*args, **kwargs):
-        if request.param is tapehead.Client:
-            with tapehead.Client(*args, **kwargs) as client:
-                yield client
-            return
-        with asyncio.Runner() as runner:
-            client = tapehead.AsyncClient(*args, **kwargs)
-            runner.run(client.__aenter__())
-            try:
-                yield Awaited(client, runner)
-            finally:
-                runner.run(client.__aexit__(None, None, None))
-
-    return opened
-
-
-def saying(value=X, **options):
-    body = encode_reply(
-        Result({"value": value}, {"value": ("batch", "timestep", "feature")}, {}), "sunspots", 1, MSGPACK
-    )
-    return Reply(body=bytes(body), **options)
-
-
-def complaining(error, **headers):
-    return Reply(error.status, bytes(encode_plain(problem(error), JSON)), PROBLEM_JSON, headers)
-
-
-def test_a_question_goes_out_and_its_answer_comes_back(server, connect):
-    server.script = [saying()]
-    with connect(server.url, api_key="secret") as client:
-        answer = client.model("sunspots").vjp(X, of="lstm.h[-1]", wrt="inputs")
-    np.testing.assert_array_equal(answer.value, X)
-    assert not answer.value.flags.writeable
-    _, path, headers, body = server.seen[1]
-    assert path == "/v2/models/sunspots/vjp"
-    assert headers["authorization"] == "Bearer secret"
-    assert re.fullmatch("[0-9a-f]{32}", headers["x-request-id"])
-    assert msgpack.unpackb(body)["of"] == "lstm.h[-1]"
-
-
-def test_models_are_listed(server, connect):
-    server.script = [
-        Reply(body=bytes(encode_plain([{"name": "a", "version": "1", "state": "READY"}], JSON)), media=JSON)
-    ]
-    with connect(server.url) as client:
-        assert client.models() == [tapehead.ModelEntry("a", 1, "READY", "")]
-
-
-def test_the_servers_error_is_raised_as_its_class(server, connect):
-    server.script = [complaining(UnknownOperation("no operation 'hvp'"))]
-    with connect(server.url) as client, pytest.raises(UnknownOperation, match="hvp"):
-        client.model("sunspots").hvp(X)
-
-
-def test_a_busy_server_is_asked_again_after_the_time_it_names(server, connect):
-    server.script = [complaining(QueueFull(), **{"Retry-After": "1"}), saying()]
-    with connect(server.url) as client:
-        started = time.monotonic()
-        client.model("sunspots").infer(X)
-        assert time.monotonic() - started >= 1
-    first, second = (headers for method, _, headers, _ in server.seen if method == "POST")
-    assert first["x-request-id"] == second["x-request-id"]
-
-
-def test_an_answer_that_is_cut_off_is_an_error_never_a_short_array(server, connect):
-    server.script = [saying(keep=40)]
-    with connect(server.url, retries=0) as client, pytest.raises(Unreachable, match="no answer"):
-        client.model("sunspots").infer(X)
-
-
-def test_an_answer_that_is_cut_off_is_asked_for_again(server, connect):
-    server.script = [saying(keep=40), saying()]
-    with connect(server.url) as client:
-        np.testing.assert_array_equal(client.model("sunspots").infer(X).value, X)
-
-
-def test_no_server_is_unreachable_and_the_error_names_the_address(connect):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        with connect(url, retries=0) as client, pytest.raises(Unreachable, match=re.escape(url)) as caught:
-            client.models()
-    assert caught.value.request_id
-
-
-def test_a_server_that_says_nothing_in_time_is_a_deadline(server, connect, monkeypatch):
-    monkeypatch.setattr("tapehead.client.carriers.GRACE", 0.1)
-    server.script = [saying(delay=30)]
-    with connect(server.url, timeout=0.2) as client:
-        model = client.model("sunspots")
-        with pytest.raises(Deadline, match="no answer in time"):
-            model.infer(X)
-    assert server.seen[-1][2]["x-request-timeout"] == "0.2"
-
-
-def test_a_large_answer_tells_how_far_it_has_come_and_a_small_one_does_not(server, connect):
-    value = np.zeros((2, LARGE // 4, 1), np.float32)
-    server.script = [saying(), saying(value)]
-    told = []
-    with connect(server.url, progress=lambda done, total: told.append((done, total))) as client:
-        model = client.model("sunspots")
-        model.infer(X)
-        assert told == []
-        assert model.infer(X).value.shape == value.shape
-    dones, totals = zip(*told, strict=True)
-    assert len(dones) > 1
-    assert list(dones) == sorted(dones)
-    assert {dones[-1]} == set(totals)
-
-
-def test_the_environment_says_where_the_server_is_and_who_asks(server, connect, monkeypatch):
-    monkeypatch.setenv("TAPEHEAD_URL", server.url)
-    monkeypatch.setenv("TAPEHEAD_API_KEY", "from the environment")
-    with connect() as client:
-        client.model("sunspots")
-        assert repr(client) == f"<{repr(client)[1:].split()[0]} {server.url}: open>"
-    assert server.seen[0][2]["authorization"] == "Bearer from the environment"
-
-
-def test_a_proxy_of_the_environment_does_not_stand_before_this_machine():
-    assert options("http://127.0.0.1:8000", 1.0)["trust_env"] is False
-    assert options("http://[::1]:8000", 1.0)["trust_env"] is False
-    assert options("http://localhost", 1.0)["trust_env"] is False
-    assert options("https://gpu.example.org", 1.0)["trust_env"] is True
-
-
-def test_a_closed_client_says_so_and_closing_again_is_harmless(server):
-    client = tapehead.Client(server.url)
-    assert repr(client) == f"<Client {server.url}: open>"
-    client.close()
-    client.close()
-    assert repr(client) == f"<Client {server.url}: closed>"
-    with pytest.raises(RuntimeError, match="closed"):
-        client.models()
-
-
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "localhost", "ftp://host", "http://", "http://host:port"])
-@pytest.mark.parametrize("kind", [tapehead.Client, tapehead.AsyncClient])
-def test_what_is_no_servers_url_is_refused_at_once(kind, url):
-    with pytest.raises(BadParameter, match="URL"):
-        kind(url)
-
-
-def test_a_client_is_of_a_server_or_of_models_in_process_not_both():
-    with pytest.raises(BadParameter, match="not both"):
-        tapehead.Client("http://127.0.0.1:8000", models="models")
-
-
-def test_one_client_serves_many_threads(server):
-    server.script = [saying(np.full((1, 1, 1), n, np.float32)) for n in range(16)]
-    with tapehead.Client(server.url) as client:
-        model = client.model("sunspots")
-        values = []
-        threads = [threading.Thread(target=lambda: values.append(model.infer(X).value.item())) for _ in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert sorted(values) == list(range(16))
-
-
-# ---- an application's lifespan
-
-
-async def shortlived(scope, receive, send):
-    """An application that raises at its startup, as Starlette's do: it says so, then raises."""
-    await receive()
-    await send({"type": "lifespan.startup.failed", "message": "no such folder"})
-    raise FileNotFoundError("no such folder")
-
-
-async def remembering(scope, receive, send):
-    """An application that shares what its lifespan made with its requests."""
-    if scope["type"] == "http":
-        return await send(scope["state"])
-    await receive()
-    scope["state"]["made"] = 1
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    scope["state"]["ended"] = True
-    return await send({"type": "lifespan.shutdown.complete"})
-
-
-def test_an_application_lives_from_startup_to_shutdown_and_shares_its_state():
-    async def live():
-        heard = []
-
-        async def hear(state):
-            heard.append(state)
-
-        async with lifespan(remembering) as application:
-            await application({"type": "http"}, None, hear)
-        return heard
-
-    assert asyncio.run(live()) == [{"made": 1}]
-
-
-def test_an_application_that_cannot_start_raises_its_own_error():
-    async def live():
-        async with lifespan(shortlived):
-            pytest.fail("it did not start")
-
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        asyncio.run(live())
-
-
-def test_what_the_package_gives_is_listed_in_order():
-    public = [name for name in tapehead.__all__ if name != "__version__"]
-    assert public == sorted(public)
-    assert all(hasattr(tapehead, name) for name in tapehead.__all__)
-    leaves = {kind.__name__ for kind in BY_CODE.values()} | {"Unreachable"}
-    assert leaves <= set(public)
-
-
-def test_a_call_without_a_body_is_small():
-    assert Call("GET", "/v2").body == b""
-    assert Request({}).parameters == {}

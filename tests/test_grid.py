@@ -17,7 +17,7 @@ import pytest
 import architectures
 import tapehead
 from oracle.agreement import apart
-from oracle.cases import network
+from oracle.cases import network, some
 from oracle.grid import Grid
 
 TOLERANCE = 1e-7
@@ -26,8 +26,8 @@ CANCELLED = 1e-14
 BATCH, TIMESTEPS = 2, 4
 HOLES = ((1, 1, 0, 1), (0, 1, 1, 0))
 LENGTHS = (4, 2)
-ROWS = 2
-"""How many rows of each grid the default suite asks."""
+ROWS = 1
+"""How many rows of a grid the default suite asks."""
 
 NAMES = [
     "simple_rnn",
@@ -52,6 +52,15 @@ NAMES = [
     "encoder_decoder",
     *architectures.AROUND,
 ]
+RARE = {
+    "simple_rnn",
+    "lstm_sequence",
+    "stacked_cells",
+    "bidirectional_none_sequence",
+    "stack_of_bidirectional",
+    "masked_two_state",
+}
+"""Those left to the slow suite: test_derivatives asks about them, or others here are like them."""
 WITH_LENGTHS = [
     "lstm_sequence",
     "two_state_backwards",
@@ -93,7 +102,7 @@ def assert_row_agrees(model: tapehead.Model, here: Grid, of: str, wrt: list[str]
     found = model.jacobian(here.inputs, of=[of], wrt=wrt, lengths=lengths).tensors
     far = {}
     for point in wrt:
-        value, expected = (here.where_valid(of, j) for j in (found[f"{of} / {point}"], here.jacobian(of, point)))
+        value, expected = (here.answer.where_valid(of, j) for j in (found[f"{of} / {point}"], here.jacobian(of, point)))
         cancelled = np.abs(expected).max() < CANCELLED and expected.any()
         if (np.abs(value).max() > CANCELLED) if cancelled else (apart(value, expected) > TOLERANCE):
             far[point] = (np.abs(value - expected).max(), np.abs(expected).max())
@@ -114,14 +123,14 @@ def test_the_whole_grid_is_thousands_of_pairs() -> None:
     assert sum(len(here.of) * len(here.wrt) for here in grids) > 20_000
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some(NAMES, [name for name in NAMES if name not in RARE]))
 def test_some_rows_of_the_grid_are_those_of_the_oracle(model: tapehead.Model, name: str) -> None:
     here = grid(name)
     for of in chosen(name, here.of, ROWS):
         assert_row_agrees(model, here, of, here.wrt)
 
 
-@pytest.mark.parametrize("name", WITH_LENGTHS)
+@pytest.mark.parametrize("name", some(WITH_LENGTHS, ("lstm_sequence", "two_outputs", "masked_backwards")))
 def test_some_rows_of_the_grid_of_sequences_of_many_lengths_are_those_of_the_oracle(
     model: tapehead.Model, name: str
 ) -> None:

@@ -57,6 +57,7 @@ def expected_jacobian(network: Any, activation: str, seed: int) -> np.ndarray:
 
 
 @cache
+@cache
 def variances(activation: str) -> np.ndarray:
     """For each seed, the variance of the entries times the units: one live model that takes each seed's weights."""
     network = initialised(activation, 0)

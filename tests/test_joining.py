@@ -44,18 +44,25 @@ def result(answer: Result | TapeheadError) -> Result:
     return answer
 
 
+ASKED: list[tuple[str, dict[str, Any]]] = [
+    ("jacobian", {"of": "gru.h[-1]", "wrt": "inputs"}),
+    ("jacobian", {"of": ["gru.h", "bi.backward.c"], "wrt": "bi.forward.h", "lag": 1}),
+    ("vjp", {"of": "outputs", "wrt": ["inputs", "gru.h.initial"]}),
+    ("saliency", {"target": "outputs[argmax]"}),
+    ("saliency", {"target": "outputs[1]", "method": "integrated_gradients", "n_steps": 8}),
+    ("states", {"points": ["gru.h"], "final_states": True}),
+]
+LENGTHS = [[4], [2, 5], [5]]
+
+
 @pytest.mark.parametrize(
-    ("operation", "parameters"),
+    ("operation", "parameters", "lengths"),
     [
-        ("jacobian", {"of": "gru.h[-1]", "wrt": "inputs"}),
-        ("jacobian", {"of": ["gru.h", "bi.backward.c"], "wrt": "bi.forward.h", "lag": 1}),
-        ("vjp", {"of": "outputs", "wrt": ["inputs", "gru.h.initial"]}),
-        ("saliency", {"target": "outputs[argmax]"}),
-        ("saliency", {"target": "outputs[1]", "method": "integrated_gradients", "n_steps": 8}),
-        ("states", {"points": ["gru.h"], "final_states": True}),
+        *((operation, parameters, None) for operation, parameters in ASKED),
+        (*ASKED[0], LENGTHS),
+        *(pytest.param(*asked, LENGTHS, marks=pytest.mark.slow) for asked in ASKED[1:]),
     ],
 )
-@pytest.mark.parametrize("lengths", [None, [[4], [2, 5], [5]]])
 def test_each_gets_the_answer_it_would_have_got_alone(
     station: Station, operation: str, parameters: dict[str, Any], lengths: list[list[int]] | None
 ) -> None:

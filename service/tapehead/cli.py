@@ -1,4 +1,4 @@
-"""The command `tapehead`: demo, serve, doctor.
+"""The command `tapehead`: demo, serve, doctor, bench.
 
 Every flag has a twin in the environment (`--answer-limit`, `TAPEHEAD_ANSWER_LIMIT`); a flag that is given wins. This is
 the one place that reads the environment for the server. What a command needs is imported when it runs.
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         values = {option.name: _value(option, getattr(given, option.name)) for option in command.options()}
     except ValueError as error:
         return _complain(command.name, str(error), MISUSED)
-    missing = [name for name in command.needs if importlib.util.find_spec(name) is None]
+    missing = _absent(command.needs)
     if missing:
         return _complain(command.name, f"{missing[0]} is not installed: pip install 'tapehead[server]'", FAILED)
     try:
@@ -111,6 +111,24 @@ def _doctor(_: Mapping[str, Any]) -> int:
     return FAILED if failed else OK
 
 
+def _bench(values: Mapping[str, Any]) -> int:
+    missing = [] if values["url"] else _absent(_SERVER)
+    if missing:
+        reason = f"{missing[0]} is not installed: pip install 'tapehead[server]', or give --url"
+        return _complain("bench", reason, FAILED)
+    from tapehead.bench.run import Effort, measured
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    effort = Effort(values["batches"], values["timesteps"], values["clients"], values["seconds"])
+    report = measured(values["model"], values["url"], effort, values["imports"])
+    print(report.json if values["json"] else report.text)
+    return OK if report.agrees else FAILED
+
+
+def _absent(libraries: Sequence[str]) -> list[str]:
+    return [name for name in libraries if importlib.util.find_spec(name) is None]
+
+
 def _serve_options() -> Sequence[Option]:
     from tapehead.server.settings import SETTINGS
 
@@ -127,6 +145,24 @@ def _demo_options() -> Sequence[Option]:
     return (
         Option("out", str, "tapehead-demo", "folder for the pictures", "--out", "TAPEHEAD_OUT"),
         Option("keep", read_bool, False, "leave the server running until Ctrl-C", "--keep", "TAPEHEAD_KEEP"),
+    )
+
+
+def _bench_options() -> Sequence[Option]:
+    from tapehead.server.settings import read_bool, read_names, read_seconds, whole
+
+    def read_batches(text: str) -> tuple[int, ...]:
+        return tuple(map(whole(1), read_names(text)))
+
+    return (
+        Option("model", str, None, "a .keras file, or with --url a model's name", "MODEL", "TAPEHEAD_MODEL"),
+        Option("url", str, None, "a server to measure; else the model runs in this process", "--url", "TAPEHEAD_URL"),
+        Option("batches", read_batches, (1, 32), "samples of a request; may be repeated", "--batch", "TAPEHEAD_BATCH"),
+        Option("timesteps", whole(1), 50, "where the model takes any number", "--timesteps", "TAPEHEAD_TIMESTEPS"),
+        Option("clients", whole(1), 8, "requests at a time, for requests/s", "--clients", "TAPEHEAD_CLIENTS"),
+        Option("seconds", read_seconds, 3.0, "for each of a row's three parts", "--seconds", "TAPEHEAD_SECONDS"),
+        Option("imports", read_names, (), "a module to import first (custom cells)", "--import", "TAPEHEAD_IMPORTS"),
+        Option("json", read_bool, False, "print JSON", "--json", "TAPEHEAD_JSON"),
     )
 
 
@@ -147,6 +183,14 @@ COMMANDS: Mapping[str, Command] = {
             _SERVER,
             _serve,
             positional="models_dir",
+        ),
+        Command(
+            "bench",
+            "measure a model's derivatives here, beside a compiled gradient tape; without a model, the demo's",
+            _bench_options,
+            (),
+            _bench,
+            positional="model",
         ),
         Command("doctor", "tell what this machine has, and try one real Jacobian", tuple, (), _doctor),
     )
@@ -175,9 +219,13 @@ def _add(parser: argparse.ArgumentParser, option: Option, *, positional: bool) -
     elif isinstance(option.default, bool):
         parser.add_argument(option.flag, dest=option.name, action=argparse.BooleanOptionalAction, help=doc)
     elif isinstance(option.default, tuple):
-        parser.add_argument(option.flag, dest=option.name, action="append", metavar="NAME", help=doc)
+        parser.add_argument(option.flag, dest=option.name, action="append", metavar=_metavar(option), help=doc)
     else:
         parser.add_argument(option.flag, dest=option.name, metavar="VALUE", help=doc)
+
+
+def _metavar(option: Option) -> str:
+    return "N" if any(isinstance(entry, int) for entry in option.default) else "NAME"
 
 
 def _value(option: Option, given: str | list[str] | bool | None) -> Any:

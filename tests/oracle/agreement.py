@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from oracle.answers import Answer
+
 ORACLE_TOLERANCE = 1e-9
 """Two exact derivatives in float64, a few hundred operations deep."""
 DIFFERENCES_TOLERANCE = 1e-6
@@ -25,3 +27,10 @@ def assert_agree(found: np.ndarray, expected: np.ndarray, what: str = "", tolera
         worst = np.unravel_index(np.argmax(np.abs(found - expected)), found.shape)
         message = f"{what} is {distance:.3g} apart, at {tuple(map(int, worst))}: {found[worst]} not {expected[worst]}"
         raise AssertionError(message)
+
+
+def assert_agrees_with_oracle(answer: Answer, of: str, wrt: str, found: np.ndarray) -> None:
+    """Fails where a Jacobian is not near the oracle's, or not exactly zero where nothing depends."""
+    found, expected = (answer.where_valid(of, jacobian) for jacobian in (found, answer.jacobian(of, wrt)))
+    assert_agree(found, expected, f"{of} / {wrt}")
+    assert not found[expected == 0].any(), f"{of} / {wrt} is not exactly zero where nothing depends"

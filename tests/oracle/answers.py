@@ -53,6 +53,14 @@ class Answer:
         whole = np.stack([self._lag_row(of, wrt, k, i) for i in range(len(self.values[of]))])
         return np.stack([row[self._of_row(of, index, i)] for i, row in enumerate(whole)])
 
+    def where_valid(self, of: str, values: np.ndarray) -> np.ndarray:
+        """With zeros where a layer's output is of an invalid timestep: it gives nothing there. States repeat theirs."""
+        name, index = self._split(of)
+        if index or f"{name}.final" in self.values or name not in self.valid:
+            return values
+        valid = self.valid[name]
+        return values * valid.reshape(*valid.shape, *[1] * (values.ndim - 2))
+
     def _lag_row(self, of: str, wrt: str, k: int, row: int) -> np.ndarray:
         block = self.blocks[of][wrt][row]
         units_of = self.values[of].ndim - 2

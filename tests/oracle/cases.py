@@ -19,32 +19,20 @@ USUAL = (
     "lstm",
     "lstm_sequence",
     "gru",
-    "gru_reset_before",
     "two_state_text",
-    "lstm_backwards",
     "stateful",
     "stacked_cells",
     "bidirectional_concat",
-    "bidirectional_mul",
     "bidirectional_none",
-    "bidirectional_custom",
-    "stack",
     "stack_after_backwards",
-    "stack_with_layers_between",
-    "side_by_side",
-    "nested",
     "contrary_cell",
     "turned_bidirectional",
     "odd_name",
-    "masked_lstm",
     "masked_backwards",
-    "masked_bidirectional",
-    "masked_stack",
     "masked_then_flattened",
-    "embedding_gru",
     "masked_encoder_decoder",
 )
-"""The architectures that the default suite asks about; the slow suite asks about all."""
+"""The architectures that the default suite asks about; test_grid asks about others, the slow suite about all."""
 HOLES = ((1, 1, 1, 1, 1), (1, 1, 1, 0, 0), (0, 1, 0, 1, 1))
 LENGTHS = (5, 3, 1)
 
@@ -115,3 +103,16 @@ def differences(name: str) -> Answer:
     """Central differences of the same case, with respect to all that a Keras cell can be handed."""
     here = case(name)
     return central_differences(here.model, here.inputs, [*here.sequences, *here.states, *here.initial])
+
+
+def grid(model: Any, here: Case, *, whole: bool = True, **options: Any) -> dict[tuple[str, str], np.ndarray]:
+    """The Jacobians of states and outputs with respect to all inputs, states and initial states.
+
+    The last layer's last state and the outputs alone, unless the grid is to be whole: each point differentiated is
+    compiled once.
+    """
+    of = [*here.states, *here.outputs] if whole else [here.states[-1], *here.outputs]
+    wrt = [*here.sequences, *here.states, *here.initial]
+    tensors = model.jacobian(here.inputs, of=of, wrt=wrt, **options).tensors
+    assert set(tensors) == {f"{o} / {w}" for o in of for w in wrt}
+    return {(o, w): tensors[f"{o} / {w}"] for o in of for w in wrt}

@@ -92,15 +92,6 @@ class Grid:
         gates = self.gates(name)
         return np.split(whole, len(gates), -1)[gates.index(gate)]
 
-    def where_valid(self, of: str, value: np.ndarray) -> np.ndarray:
-        """With zeros at the invalid timesteps of a layer's output: it produces nothing there. States repeat theirs."""
-        name, index = of.partition("[")[::2]
-        name = self.answer.aliases.get(name, name)
-        if index or f"{name}.final" in self.answer.values or name not in self.answer.valid:
-            return value
-        valid = self.answer.valid[name]
-        return value * valid.reshape(*valid.shape, *[1] * (value.ndim - 2))
-
 
 def last_nudged(found: Answer, of: str, state: str) -> np.ndarray:
     """d of / d a final state, which is produced where the state of the last valid timestep is."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 from urllib.parse import quote
 
-from tapehead.errors import Deadline, TapeheadError, TryAgain, Unreachable, from_problem
+from tapehead.errors import Deadline, QueueFull, TapeheadError, TryAgain, Unreachable, from_problem
 from tapehead.wire.messages import JSON, MSGPACK, PROBLEM_JSON, decode_problem
 from tapehead.wire.plain import Bytes
 
@@ -23,13 +23,17 @@ MAX_RETRY_AFTER = 60.0
 
 @dataclass(frozen=True)
 class Call:
-    """One HTTP request; `wait` is how many seconds to let pass before it is sent."""
+    """One HTTP request.
+
+    `wait` is how many seconds to let pass before it is sent, `quiet` that nobody is told how far its answer has come.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Bytes = b""
     wait: float = 0.0
+    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Manner:
 
     `timeout` is the seconds each attempt has, `retries` how many attempts may follow the first; between them pass
     `first_wait` seconds, then twice as many each time, up to `longest_wait`, shortened by up to half at random.
+    `patience` is how many more attempts may follow where the server's queue is full; `quiet` as in `Call`.
     """
 
     headers: Mapping[str, str]
@@ -63,6 +68,8 @@ class Manner:
     clock: Callable[[], float]
     first_wait: float = 0.5
     longest_wait: float = 8.0
+    patience: int = 0
+    quiet: bool = False
 
 
 def model_path(name: str, version: int | None, *rest: str) -> str:
@@ -89,8 +96,8 @@ def exchange(call: Call, manner: Manner) -> Flow[Received]:
     Raises:
         TapeheadError: as the server says, or `Unreachable`.
     """
-    call = replace(call, headers={**_headers(manner), **call.headers})
-    attempt = 0
+    call = replace(call, headers={**_headers(manner), **call.headers}, quiet=manner.quiet)
+    attempts = {True: 0, False: 0}
     while True:
         outcome = yield call
         error = outcome if isinstance(outcome, TapeheadError) else problem_in(outcome, manner.clock)
@@ -98,11 +105,13 @@ def exchange(call: Call, manner: Manner) -> Flow[Received]:
             assert isinstance(outcome, Received)
             return outcome
         error.request_id = error.request_id or call.headers["x-request-id"]
-        wait = wait_before_retry(error, attempt, manner)
+        # A full queue is no failure, and leaves the attempts that failures have as they are.
+        full = isinstance(error, QueueFull)
+        wait = wait_before_retry(error, attempts[full], manner)
         if wait is None:
             raise error
         call = replace(call, wait=wait)
-        attempt += 1
+        attempts[full] += 1
 
 
 def wait_before_retry(error: TapeheadError, attempt: int, manner: Manner) -> float | None:
@@ -113,7 +122,8 @@ def wait_before_retry(error: TapeheadError, attempt: int, manner: Manner) -> flo
     if isinstance(error, Deadline) or not isinstance(error, TryAgain | Unreachable):
         return None
     asked = error.retry_after or 0.0
-    if attempt >= manner.retries or asked > MAX_RETRY_AFTER:
+    retries = manner.retries + (manner.patience if isinstance(error, QueueFull) else 0)
+    if attempt >= retries or asked > MAX_RETRY_AFTER:
         return None
     backoff = min(manner.longest_wait, manner.first_wait * 2.0**attempt)
     return asked + backoff * (1 - manner.random() / 2)

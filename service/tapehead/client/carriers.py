@@ -70,7 +70,7 @@ class HTTP:
         try:
             response = self._client.send(_request(self._client, call), stream=True)
             try:
-                download = _Download(response, self._progress)
+                download = _Download(response, None if call.quiet else self._progress)
                 for chunk in response.iter_bytes():
                     download.take(chunk)
                 return download.received
@@ -102,7 +102,7 @@ class AsyncHTTP:
         try:
             response = await self._client.send(_request(self._client, call), stream=True)
             try:
-                download = _Download(response, self._progress)
+                download = _Download(response, None if call.quiet else self._progress)
                 async for chunk in response.aiter_bytes():
                     download.take(chunk)
                 return download.received

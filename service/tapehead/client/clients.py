@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import os
 import random
 import sys
 import time
 import uuid
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Generator, Iterable
 from contextlib import AsyncExitStack
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 
@@ -18,8 +20,9 @@ from tapehead.client.asking import ModelEntry, describe, list_models
 from tapehead.client.calls import Flow, Manner
 from tapehead.client.carriers import HTTP, AsyncHTTP, Carrier, options
 from tapehead.client.inprocess import InProcess, Models, serving
+from tapehead.client.many import Answers, AsyncAnswers, Ending, Many
 from tapehead.client.models import Model
-from tapehead.client.progress import Progress, reporter
+from tapehead.client.progress import INPUTS, Progress, reporter
 from tapehead.errors import BadParameter
 from tapehead.version import VERSION
 
@@ -65,6 +68,12 @@ class _Shell:
         if self._state != "open":
             raise RuntimeError(f"{self!r} cannot be asked: it is opened by `with` or `async with`, once")
 
+    def _many(
+        self, flows: Iterable[Flow[Answer]], concurrency: int, total: int | None, progress: bool | Progress | None
+    ) -> Many:
+        self._check_open()
+        return Many(flows, concurrency, total, reporter(progress, sys.stderr, INPUTS))
+
     def __repr__(self) -> str:
         where = self._url if self._models is None else f"in process, {_described(self._models)}"
         return f"<{type(self).__name__} {where}: {self._state}>"
@@ -101,7 +110,7 @@ class Client(_Shell):
         Raises:
             UnknownModel: there is none.
         """
-        return Model(self._run(describe(name, version, self._manner)), self._manner, self._run)
+        return Model(self._run(describe(name, version, self._manner)), self._manner, self._run, self._run_many)
 
     def close(self) -> None:
         """Closes the connections; in process, shuts the server down."""
@@ -127,6 +136,23 @@ class Client(_Shell):
         except StopIteration as done:
             result: T = done.value
             return result
+
+    def _run_many(self, *given: Any, return_exceptions: bool, **options: Any) -> Answers[Any]:
+        return Answers(self._endings(self._many(*given, **options)), return_exceptions=return_exceptions)
+
+    def _endings(self, many: Many) -> Generator[Ending]:
+        asked: dict[concurrent.futures.Future[Answer], int] = {}
+        pool = concurrent.futures.ThreadPoolExecutor(many.concurrency, "tapehead")
+        try:
+            while not many.over:
+                asked |= {pool.submit(self._run, flow): index for index, flow in many.due()}
+                if many.ready:
+                    yield many.give()
+                    continue
+                for ended in concurrent.futures.wait(asked, return_when=concurrent.futures.FIRST_COMPLETED).done:
+                    many.settle(asked.pop(ended), ended)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> Client:
         return self
@@ -157,7 +183,7 @@ class AsyncClient(_Shell):
         Raises:
             UnknownModel: there is none.
         """
-        return Model(await self._run(describe(name, version, self._manner)), self._manner, self._run)
+        return Model(await self._run(describe(name, version, self._manner)), self._manner, self._run, self._run_many)
 
     async def close(self) -> None:
         """Closes the connections; in process, shuts the server down."""
@@ -182,6 +208,25 @@ class AsyncClient(_Shell):
         except StopIteration as done:
             result: T = done.value
             return result
+
+    def _run_many(self, *given: Any, return_exceptions: bool, **options: Any) -> AsyncAnswers[Any]:
+        return AsyncAnswers(self._endings(self._many(*given, **options)), return_exceptions=return_exceptions)
+
+    async def _endings(self, many: Many) -> AsyncGenerator[Ending]:
+        asked: dict[asyncio.Task[Answer], int] = {}
+        try:
+            while not many.over:
+                asked |= {asyncio.create_task(self._run(flow)): index for index, flow in many.due()}
+                if many.ready:
+                    yield many.give()
+                    continue
+                if asked:
+                    for ended in (await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED))[0]:
+                        many.settle(asked.pop(ended), ended)
+        finally:
+            for unneeded in asked:
+                unneeded.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     async def __aenter__(self) -> AsyncClient:
         if self._models is not None:

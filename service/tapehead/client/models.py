@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from tapehead.client.answers import Answer
 from tapehead.client.asking import Subject, ask
 from tapehead.client.calls import Flow, Manner
 from tapehead.client.inputs import Inputs, make_request
+from tapehead.client.many import Ending
+from tapehead.client.progress import Progress
 
 A = TypeVar("A", covariant=True)
 """What asking gives: an `Answer`, or something to await one from."""
 
 Points = str | Sequence[str]
+
+PATIENCE = 100
+"""How often one of many inputs is asked again where the server's queue is full: later ones are eight seconds apart."""
 
 
 class Model(Generic[A]):
@@ -29,10 +35,17 @@ class Model(Generic[A]):
     where the server has it.
     """
 
-    def __init__(self, subject: Subject, manner: Manner, run: Callable[[Flow[Answer]], A]) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        manner: Manner,
+        run: Callable[[Flow[Answer]], A],
+        run_many: Callable[..., Any],
+    ) -> None:
         self._subject = subject
         self._manner = manner
         self._run = run
+        self._run_many = run_many
 
     @property
     def name(self) -> str:
@@ -76,6 +89,96 @@ class Model(Generic[A]):
         """
         request = make_request(inputs, lengths, initial_states, parameters)
         return self._run(ask(self._subject, operation, request, self._manner))
+
+    @overload
+    def map(
+        self: Model[Answer],
+        inputs: Iterable[Inputs],
+        operation: str = ...,
+        *,
+        return_exceptions: Literal[False] = ...,
+        **options: Any,
+    ) -> Iterator[Answer]: ...
+    @overload
+    def map(
+        self: Model[Answer],
+        inputs: Iterable[Inputs],
+        operation: str = ...,
+        *,
+        return_exceptions: bool,
+        **options: Any,
+    ) -> Iterator[Ending]: ...
+    @overload
+    def map(
+        self: Model[Awaitable[Answer]],
+        inputs: Iterable[Inputs],
+        operation: str = ...,
+        *,
+        return_exceptions: Literal[False] = ...,
+        **options: Any,
+    ) -> AsyncIterator[Answer]: ...
+    @overload
+    def map(
+        self: Model[Awaitable[Answer]],
+        inputs: Iterable[Inputs],
+        operation: str = ...,
+        *,
+        return_exceptions: bool,
+        **options: Any,
+    ) -> AsyncIterator[Ending]: ...
+    def map(
+        self,
+        inputs: Iterable[Inputs],
+        operation: str = "jacobian",
+        *,
+        concurrency: int = 8,
+        progress: bool | Progress | None = None,
+        return_exceptions: bool = False,
+        **options: Any,
+    ) -> Any:
+        """The answers to one question about many inputs, in their order: an iterator, asynchronous in an AsyncClient.
+
+            for j in model.map(batches, of="lstm.h[-1]", wrt="inputs"):
+                ...
+
+        Nothing is asked before the first answer is wanted, and little more than `concurrency` inputs ahead of the
+        answer given last: neither inputs nor answers need fit in memory. A full queue is waited for. `close()`
+        (`aclose()`) ends it early.
+
+        Args:
+            inputs: any iterable; each of its items is what `ask` takes as inputs.
+            operation: the operation's name; `options` are its parameters, lengths and initial states, the same for all.
+            concurrency: how many requests are made at a time, each on a connection that is kept.
+            progress: called with (inputs answered, inputs in all or None); True shows a bar on standard error, False
+                nothing, None a bar in a terminal.
+            return_exceptions: gives an input's error in its place. Otherwise it is raised there, once those before it
+                are given, and `next` goes on with the input after it.
+
+        Raises:
+            BadParameter: concurrency is below 1.
+            TapeheadError: while iterating, as `ask`; its text begins with the input's index: `input 3: …`.
+        """
+        return self._run_many(
+            (self._asking(operation, one, **options) for one in inputs),
+            concurrency=concurrency,
+            total=len(inputs) if isinstance(inputs, Sized) else None,
+            progress=progress,
+            return_exceptions=return_exceptions,
+        )
+
+    def _asking(
+        self,
+        operation: str,
+        inputs: Inputs,
+        *,
+        lengths: Any = None,
+        initial_states: Mapping[str, Any] | None = None,
+        **parameters: Any,
+    ) -> Flow[Answer]:
+        """One of many: what is wrong with the inputs themselves is an error of theirs, too."""
+        request = make_request(inputs, lengths, initial_states, parameters)
+        manner = replace(self._manner, patience=PATIENCE, quiet=True)
+        return (yield from ask(self._subject, operation, request, manner))
 
     def infer(self, inputs: Inputs, **options: Any) -> A:
         """The model's outputs, each under its own name."""

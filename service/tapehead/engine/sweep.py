@@ -25,14 +25,14 @@ Tensor = Any
 class Source:
     """Where a sweep starts: a place, and its stack of cotangents.
 
-    `cotangents` is a Spike or Wave in run order for a state or gate at its timesteps, else (batch, m, …). `many` says
-    that the stack is large, `norms` what states and gates are reduced to (see `recurrence.back` for both).
+    `cotangents` is a Spike or Wave in run order for a state or gate at its timesteps, else (batch, m, …). The stack
+    holds `vectors` or more; `norms` is what states and gates are reduced to (see `recurrence.back` for both).
     """
 
     place: Place
     cotangents: Seed | Tensor
     stack: Tensor
-    many: bool = False
+    vectors: int = 0
     norms: int = 0
     also: Mapping[int, Tensor] = field(default_factory=dict)
     """Cotangents of more tensors between layers, by number."""
@@ -168,7 +168,7 @@ def _back_recurrence(made: Trace, call: Recurrence, source: Source, reads: Seque
     own = {place for place in reads if isinstance(place, Inner) and place.call is call}
     names = frozenset(place.name for place in own if not isinstance(place, Initial))
     weights = wants_weights(call, reads)
-    adjoint = back(run, source.stack, seeds, names, weights=weights, many=source.many, norms=source.norms)
+    adjoint = back(run, source.stack, seeds, names, weights=weights, vectors=source.vectors, norms=source.norms)
     found.adjoints[call] = adjoint
     if weights and found.keep is not None:
         found.add_weights(weight_cotangents(run, adjoint.rights, found.keep))
@@ -204,7 +204,7 @@ def _output_seed(made: Trace, call: Recurrence, stack: Tensor, arrived: Tensor |
     if not call.layer.return_sequences:
         last = tf.shape(run.inputs)[0] - 1
         shown = arrived if valid is None else at_valid(arrived, valid[-1])
-        return Spike(shown, tf.fill((1, stack), last))
+        return Spike(shown, tf.fill((1, stack), last), once=True)
     arrived = unshown(call, made.given, arrived, time_axis=2)
     wave = tf.transpose(arrived, [2, 0, 1, *range(3, arrived.shape.rank)])
     return Wave(wave if valid is None else at_valid(wave, valid))

@@ -34,15 +34,17 @@ class Program:
 
     def __init__(self, function: Callable[..., Any], signature: Sequence[Any], later: Later | None) -> None:
         self._function, self._later = function, later
-        self._any = tf.function(function, input_signature=list(signature), autograph=False)
+        self._signature = list(signature)
+        self._traced: Callable[..., Any] | None = None
         self._fixed: OrderedDict[Shapes, Callable[..., Any] | None] = OrderedDict()
         self._calls: Counter[Shapes] = Counter()
 
-    def __call__(self, *args: Any) -> Any:
-        """What the function gives."""
+    def __call__(self, *args: Any, shapes: Shapes | None = None) -> Any:
+        """What the function gives; `shapes` are those of all tensors in `args`, where the caller has them at hand."""
         if self._later is None:
             return self._any(*args)
-        shapes = tuple(tuple(tensor.shape) for tensor in tf.nest.flatten(args))
+        if shapes is None:
+            shapes = tuple(tuple(tensor.shape) for tensor in tf.nest.flatten(args))
         fixed = self._fixed.get(shapes)
         if fixed is not None:
             self._fixed.move_to_end(shapes)
@@ -50,6 +52,14 @@ class Program:
         if shapes not in self._fixed:
             self._note(shapes, args, self._later)
         return self._any(*args)
+
+    def _any(self, *args: Any) -> Any:
+        """The function for any shapes. A concrete function is called in half the time that `tf.function` takes to
+        choose one."""
+        if self._traced is None:
+            traced = tf.function(self._function, input_signature=self._signature, autograph=False)
+            self._traced = traced.get_concrete_function()
+        return self._traced(*args)
 
     def _note(self, shapes: Shapes, args: tuple[Any, ...], later: Later) -> None:
         self._calls[shapes] += 1
@@ -66,6 +76,7 @@ class Program:
         specs = tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), list(args))
         fixed = tf.function(self._function, input_signature=specs, autograph=False, jit_compile=True)
         try:
+            fixed = fixed.get_concrete_function()
             fixed(*args)
         except (tf.errors.OpError, ValueError, TypeError, NotImplementedError) as error:
             # Some of TensorFlow's operations have no form in XLA: such a function stays as it is.

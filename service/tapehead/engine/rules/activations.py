@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 Tensor = Any
@@ -54,12 +55,35 @@ def elementwise(activation: Activation) -> bool:
     return activation in _ELEMENTWISE
 
 
-def with_slope(activation: Activation, z: Tensor) -> tuple[Tensor, Tensor]:
-    """f(z) and f'(z), in the shape of z."""
+def reads_z(*activations: Activation) -> bool:
+    """Whether the slope of one of them takes z, and not its value alone."""
+    return not _SLOPES.keys() >= set(activations)
+
+
+def slope(activation: Activation, value: Tensor, z: Tensor | None) -> Tensor:
+    """f'(z), where `value` is f(z); `z` may be left out where `reads_z` says so."""
     if activation in _SLOPES:
-        value = activation(z)
-        return value, _SLOPES[activation](value)
+        return _SLOPES[activation](value)
     with tf.GradientTape() as tape:
         tape.watch(z)
-        value = activation(z)
-    return value, tape.gradient(value, z, unconnected_gradients="zero")
+        again = activation(z)
+    return tape.gradient(again, z, unconnected_gradients="zero")
+
+
+def beside(parts: Sequence[tuple[Activation, int]], z: Tensor) -> Tensor:
+    """The activations of z's columns, each of the number given with it, side by side.
+
+    Where both of two are finite for every finite z, both are taken of all columns and one picked: XLA then makes them
+    in one pass and keeps them, where of pieces it would make each again in whatever reads it.
+    """
+    kinds = list(dict.fromkeys(activation for activation, _ in parts))
+    if len(kinds) == 1:
+        return kinds[0](z)
+    if len(kinds) == 2 and _BOUNDED.issuperset(kinds):
+        first = np.concatenate([np.full(columns, activation is kinds[0]) for activation, columns in parts])
+        return tf.where(first, kinds[0](z), kinds[1](z))
+    split = tf.split(z, [columns for _, columns in parts], axis=-1)
+    return tf.concat([activation(part) for (activation, _), part in zip(parts, split, strict=True)], axis=-1)
+
+
+_BOUNDED = frozenset({keras.activations.tanh, keras.activations.sigmoid, keras.activations.hard_sigmoid})

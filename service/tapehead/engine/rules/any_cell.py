@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import keras
@@ -10,6 +12,7 @@ import tensorflow as tf
 from keras import tree
 
 from tapehead.engine.rules.cells import Keep, Kept, Nudges, Pulled, Tensor, float_weights, nudged
+from tapehead.engine.rules.formed import FormedMatrices
 from tapehead.engine.rules.stacks import flattened, in_axes, repeated, stacked
 
 
@@ -52,9 +55,13 @@ class AnyCellRule:
         """None: which of its tensors are gates, a cell does not say."""
         return {}
 
+    def kernels(self) -> None:
+        """None: the step is called as a whole."""
+
     def pull(
         self,
         local: tuple[Tensor, ...],
+        kernels: None,
         arriving: tuple[Tensor, ...],
         output: Tensor | None,
         gates: Mapping[str, Tensor],
@@ -79,8 +86,15 @@ class AnyCellRule:
             rights[_OUTPUT] = output
         return Pulled(tuple(totals), tuple(previous), inputs, {}, rights)
 
-    def matrices(self) -> None:
-        """None: what a step computes is not known."""
+    @property
+    def many(self) -> int | None:
+        """From twice as many vectors as the states have entries."""
+        shapes = (*self.state_shapes, self.output_shape)
+        return None if None in chain(*shapes) else 2 * sum(map(math.prod, self.state_shapes))
+
+    def matrices(self) -> FormedMatrices | None:
+        """The step differentiated once for every entry of its states; None where a length of them is not known."""
+        return None if self.many is None else FormedMatrices(self)
 
     def weight_cotangents(
         self,

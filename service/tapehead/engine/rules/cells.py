@@ -130,9 +130,13 @@ class CellRule(Protocol):
     def gate_values(self, kept: Kept, nudges: Nudges) -> Mapping[str, Tensor]:
         """The gates after their activations."""
 
+    def kernels(self) -> Any:
+        """What `pull` multiplies cotangents by, made once for all timesteps: XLA is slow to multiply by a transpose."""
+
     def pull(
         self,
         local: Local,
+        kernels: Any,
         arriving: tuple[Tensor, ...],
         output: Tensor | None,
         gates: Mapping[str, Tensor],
@@ -143,6 +147,10 @@ class CellRule(Protocol):
         `arriving` reach the returned states from later steps, `output` the output, `gates` the gates; `wanted` names
         the gates whose cotangents are read.
         """
+
+    @property
+    def many(self) -> int | None:
+        """How many vectors a sweep must carry for `matrices` to pay; None where the rule has none."""
 
     def matrices(self) -> StepMatrices | None:
         """The step's derivative as matrices, for sweeps that carry many vectors; None where the rule has none."""
