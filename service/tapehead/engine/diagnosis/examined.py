@@ -17,7 +17,6 @@ from tapehead.engine.diagnosis.lyapunov import stretches
 from tapehead.engine.diagnosis.spectra import local_jacobians, spread
 from tapehead.engine.diagnosis.subject import Subject
 from tapehead.engine.prepared import Prepared
-from tapehead.engine.programs import MANY
 from tapehead.engine.rules.cells import Tensor
 from tapehead.engine.rules.recurrence import Run
 from tapehead.engine.seeds import chunks
@@ -113,7 +112,7 @@ def _of_cell(subject: Subject, run: Run, exponents: int, times: Tensor, margin: 
     call = subject.call
     seen = gates(subject, run, margin)
     return Examined(
-        input_order(call, influence(subject, run, many=subject.sizes[subject.hidden] >= MANY)),
+        input_order(call, influence(subject, run)),
         input_order(call, stretches(subject, run, exponents)),
         () if times.shape[1] == 0 else local_jacobians(subject, run, times),
         () if seen is None else Gates(input_order(call, seen.shares), seen.counts, seen.alive),

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tapehead.engine.diagnosis.subject import Subject, at, identity, kept_where_masked, previous
+from tapehead.engine.diagnosis.subject import StepsBack, Subject, identity, kept_where_masked
 from tapehead.engine.rules.cells import Tensor
 from tapehead.engine.rules.recurrence import Run, in_rows
 from tapehead.engine.trace import last_times
 
 
-def influence(subject: Subject, run: Run, *, many: bool) -> Tensor:
-    """(timesteps, rows, 2) in run order: of the hidden state, and of all states; 0 where a timestep does not count.
-
-    `many` says that the units are enough for a step's derivative to be formed before it is applied.
-    """
+def influence(subject: Subject, run: Run) -> Tensor:
+    """(timesteps, rows, 2) in run order: of the hidden state, and of all states; 0 where a timestep does not count."""
     timesteps, rows = tf.unstack(tf.shape(run.inputs)[:2])
-    local, matrices = subject.local(run), subject.rule.matrices() if many else None
     units, dtype = subject.sizes[subject.hidden], run.states[0].dtype
+    steps = StepsBack(subject, run, units)
     around = [subject.block.start, sum(subject.sizes) - subject.block.stop]
     one = tf.pad(identity(units, dtype), [[0, 0], [0, 0], around])
     seeds, last = subject.split(one), last_times(timesteps, run.valid)
@@ -29,7 +26,7 @@ def influence(subject: Subject, run: Run, *, many: bool) -> Tensor:
 
     def body(time: Tensor, cotangents: tuple[Tensor, ...], norms: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         arriving = tuple(in_rows(last == time, seed, old) for seed, old in zip(seeds, cotangents, strict=True))
-        taken = previous(subject, at(local, time), arriving, matrices)
+        taken = steps.at(time, arriving)
         found = tf.stack([_norm(arriving[subject.hidden]), _norm(subject.joined(arriving))], axis=-1)
         if run.valid is not None:
             found = in_rows(run.valid[time], found, tf.zeros_like(found))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tapehead.engine.diagnosis.subject import Subject, at, kept_where_masked, previous
+from tapehead.engine.diagnosis.subject import StepsBack, Subject, kept_where_masked
 from tapehead.engine.rules.cells import Tensor
 from tapehead.engine.rules.recurrence import Run
 from tapehead.operations.request import Array
@@ -25,12 +25,12 @@ _SEED = 1980
 def stretches(subject: Subject, run: Run, exponents: int) -> Tensor:
     """ln |R_ii| of every step, (timesteps, rows, exponents) in run order; 0 where a timestep does not count."""
     timesteps, rows = tf.unstack(tf.shape(run.inputs)[:2])
-    local, dtype = subject.local(run), run.states[0].dtype
+    steps, dtype = StepsBack(subject, run, exponents), run.states[0].dtype
     vectors = tf.constant(_orthonormal(sum(subject.sizes), exponents), dtype)
     start = tf.ensure_shape(tf.tile(vectors[None], [rows, 1, 1]), [None, *vectors.shape])
 
     def body(time: Tensor, vectors: Tensor, found: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        taken = subject.joined(previous(subject, at(local, time), subject.split(vectors)))
+        taken = subject.joined(steps.at(time, subject.split(vectors)))
         q, r = tf.linalg.qr(tf.linalg.matrix_transpose(taken))
         grown = tf.math.log(tf.abs(tf.linalg.diag_part(r)))
         if run.valid is not None:

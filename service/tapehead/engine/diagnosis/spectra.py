@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tapehead.engine.diagnosis.subject import Subject, identity, previous
+from tapehead.engine.diagnosis.subject import StepsBack, Subject, identity
 from tapehead.engine.rules.cells import Tensor
 from tapehead.engine.rules.recurrence import Run
 from tapehead.operations.request import Array
@@ -25,10 +25,9 @@ def local_jacobians(subject: Subject, run: Run, times: Tensor) -> Tensor:
     """∂s_t/∂s_{t-1} at the run times `times`, (rows, steps): (rows, steps, size, size)."""
     rows, steps = tf.unstack(tf.shape(times))
     where = tf.stack([tf.reshape(times, [-1]), tf.repeat(tf.range(rows), steps)], axis=1)
-    here = tf.nest.map_structure(lambda value: tf.gather_nd(value, where), subject.local(run))
     size = sum(subject.sizes)
     unit = tf.tile(identity(size, run.states[0].dtype), [rows * steps, 1, 1])
-    found = subject.joined(previous(subject, here, subject.split(unit)))
+    found = subject.joined(StepsBack(subject, run, size).at_each(where, subject.split(unit)))
     return tf.ensure_shape(tf.reshape(found, [rows, steps, size, size]), [None, None, size, size])
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tapehead.engine.graph import Recurrence
 from tapehead.engine.model import Model
 from tapehead.engine.places import State
-from tapehead.engine.rules.cells import CellRule, Local, StepMatrices, Tensor
+from tapehead.engine.rules.cells import CellRule, Local, Tensor
 from tapehead.engine.rules.recurrence import Run, in_rows
 from tapehead.operations.recurrent import RecurrentCell
 
@@ -87,13 +87,27 @@ def subjects(model: Model, cells: tuple[RecurrentCell, ...]) -> list[Subject]:
     return [Subject(cell, calls[cell.layer], _rule(calls[cell.layer].rule, cell.prefix)) for cell in cells]
 
 
-def previous(
-    subject: Subject, here: Local, cotangents: tuple[Tensor, ...], matrices: StepMatrices | None = None
-) -> tuple[Tensor, ...]:
-    """Cotangents of the states that a step returned as those of the states that it took."""
-    if matrices is not None:
-        return matrices.pull(here, cotangents, None).previous
-    return subject.rule.pull(here, cotangents, None, {}, frozenset()).previous
+class StepsBack:
+    """Every step of a cell, ready to pass `vectors` cotangents back: from the rule's `many` on, formed as a matrix."""
+
+    def __init__(self, subject: Subject, run: Run, vectors: int) -> None:
+        self._rule, self._local = subject.rule, subject.local(run)
+        many = subject.rule.many is not None and vectors >= subject.rule.many
+        self._matrices = subject.rule.matrices() if many else None
+        self._kernels = None if self._matrices else subject.rule.kernels()
+
+    def at(self, time: Tensor, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Cotangents of the states that the step at `time` returned, as those of the states that it took."""
+        return self._pull(tf.nest.map_structure(lambda value: value[time], self._local), cotangents)
+
+    def at_each(self, where: Tensor, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The same where each row has a step of its own: `where` is (rows, 2), a run time and a sample."""
+        return self._pull(tf.nest.map_structure(lambda value: tf.gather_nd(value, where), self._local), cotangents)
+
+    def _pull(self, here: Local, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if self._matrices is not None:
+            return self._matrices.pull(here, cotangents, None).previous
+        return self._rule.pull(here, self._kernels, cotangents, None, {}, frozenset()).previous
 
 
 def kept_where_masked(run: Run, time: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -101,11 +115,6 @@ def kept_where_masked(run: Run, time: Tensor, new: tuple[Tensor, ...], old: tupl
     if run.valid is not None:
         new = tuple(in_rows(run.valid[time], a, b) for a, b in zip(new, old, strict=True))
     return tuple(tf.ensure_shape(a, b.shape) for a, b in zip(new, old, strict=True))
-
-
-def at(local: Local, time: Tensor) -> Local:
-    """The numbers of one step."""
-    return tf.nest.map_structure(lambda value: value[time], local)
 
 
 def identity(size: int, dtype: Any) -> Tensor:
