@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -72,6 +73,7 @@ def describe(model: Model, name: str, version: int) -> Card:
         closed=_closed(graph),
         columns=_columns(model),
         output_keys=_output_keys(model.keras, _output_names(model.keras, outputs)),
+        layers=tuple(_layers(graph)),
     )
 
 
@@ -142,6 +144,19 @@ def _recurrent_info(call: Recurrence, places: dict[str, Place]) -> dict[str, Any
         "reads": [name for name, place in places.items() if place == read],
         "fed": call.initial is not None,
     }
+
+
+def _layers(graph: Graph) -> Iterator[dict[str, Any]]:
+    """Every input, call and output with the names of those whose tensors it reads, each after what it reads."""
+    made = {tensor: quoted(name) for name, tensor in graph.inputs.items()}
+    yield from ({"name": name, "class": "Input", "inbound": []} for name in made.values())
+    for call in graph.calls:
+        inbound = list(dict.fromkeys(made[tensor] for tensor in call.inputs))
+        yield {"name": call.name, "class": type(call.layer).__name__, "inbound": inbound}
+        made.update(dict.fromkeys(call.outputs, call.name))
+    for n, tensor in enumerate(graph.outputs):
+        name = "outputs" if len(graph.outputs) == 1 else f"outputs.{n}"
+        yield {"name": name, "class": "Output", "inbound": [made[tensor]]}
 
 
 def named_weights(graph: Graph) -> dict[str, Any]:

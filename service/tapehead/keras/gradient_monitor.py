@@ -167,9 +167,9 @@ def record_of(answer: Any) -> GradientRecord:
     """The record that an answer of a monitor's file holds."""
     meta = answer.meta
     # JSON has no NaN: there it is a text, as an infinity is.
-    norms = {name: {one: float(norm) for one, norm in meta[name].items()} for name in ("weights", "layers")}
+    weights, layers = ({one: float(norm) for one, norm in meta[name].items()} for name in ("weights", "layers"))
     parts = {name: meta[name] for name in ("step", "epoch", "decay", "verdict")}
-    return GradientRecord(loss=float(meta["loss_value"]), answer=answer, **norms, **parts)
+    return GradientRecord(loss=float(meta["loss_value"]), answer=answer, weights=weights, layers=layers, **parts)
 
 
 def _answered(watched: Any, operation: str, probe: tuple[Any, Any, Any], asked: Mapping[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from tapehead.errors import UnknownOperation
 from tapehead.operations import OPERATIONS, Result
 from tapehead.server import media
 from tapehead.server.asking import Asking, asking
+from tapehead.server.service import headers_of
 from tapehead.server.streaming import Growing, Streamed, closing_bytes
 from tapehead.wire.messages import decode_request, encode_reply
 from tapehead.wire.streams import reply_pieces
@@ -27,8 +28,8 @@ async def operate(request: Request, model: str, operation: str, version: str | N
 
 async def answer(request: Request, model: str, operation: str, version: str | None) -> Response:
     """The answer to a question in Tapehead's own schema."""
-    own = media.request_type(request.headers.get("content-type"))
-    wanted = media.reply_type(request.headers.get("accept"), own)
+    own = media.request_type(headers_of(request).get("content-type"))
+    wanted = media.reply_type(headers_of(request).get("accept"), own)
     growth = Growth() if media.is_msgpack(wanted) else None
     async with asking(request, operation) as question:
         asked = await question.read(partial(decode_request, media=own))
