@@ -200,6 +200,8 @@ ASKED = [
     ("check", {"of": "lstm.h[-1]", "wrt": "inputs"}),
     ("saliency", {"target": "outputs[argmax]"}),
     ("saliency", {"target": "outputs", "method": "integrated_gradients", "n_steps": 3}),
+    ("diagnose", {"of": "outputs"}),
+    ("diagnose", {"layer": "lstm", "steps": 2, "exponents": 3, "precision": "float64"}),
 ]
 
 
