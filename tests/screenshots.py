@@ -7,7 +7,7 @@ from typing import Any
 
 from browsing import Page, browsing, served
 
-FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
+FOLDER = Path(__file__).parents[1] / "docs" / "images"
 ONE = "#model=sunspots&operation=jacobian&of=lstm.h[-1]&wrt=inputs&input=example"
 TWO = f"{ONE}&with&{ONE.replace('lstm.h[-1]', 'lstm.h[10]').lstrip('#')}"
 
