@@ -13,9 +13,10 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from typing import Any
 
+from anyio import to_thread
+
 from tapehead.errors import QueueFull, WorkerDied, from_problem
 from tapehead.operations import Result
-from tapehead.server.bodies import off_loop
 from tapehead.server.pictures import Wish
 from tapehead.server.studio import LENGTH_BYTES, framed
 from tapehead.wire.messages import MSGPACK, encode_reply
@@ -72,8 +73,7 @@ class Easel:
             await process.wait()
 
     async def _drawn(self, asked: dict[str, Any], result: Result, ref: ModelRef, wish: Wish) -> bytes:
-        size = sum(tensor.nbytes for tensor in result.tensors.values())
-        body = await off_loop(size, lambda: encode_reply(result, ref.name, ref.version, MSGPACK))
+        body = await to_thread.run_sync(lambda: encode_reply(result, ref.name, ref.version, MSGPACK))
         head = json.dumps({"asked": asked, "wish": wish.__dict__}).encode()
         try:
             problem, image = await self._exchange(head, body)
