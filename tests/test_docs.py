@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SLOW = {"tutorial.md"}
 """Pages whose code trains models."""
-IMAGE = re.compile(r"!\[[^\]]*\]\(([^)]+\.png)\)")
+IMAGE = re.compile(r"(?:!\[[^\]]*\]\(|<img src=\")([^)\"]+\.png)")
 BLOCK = re.compile(r"^```python(?P<run> run)?\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -56,7 +56,8 @@ def test_every_picture_that_a_page_shows_is_there_and_of_modest_size() -> None:
     shown = {(page.parent / path).resolve() for page in PAGES for path in IMAGE.findall(page.read_text("utf-8"))}
     assert shown
     assert [path for path in shown if not path.is_file() or path.stat().st_size > 120_000] == []
-    assert shown == set((ROOT / "docs" / "images").resolve().iterdir())
+    kept = {path for folder in ("images", "screenshots") for path in (ROOT / "docs" / folder).resolve().iterdir()}
+    assert shown == kept
 
 
 def test_the_command_makes_the_pictures_that_the_pages_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
