@@ -32,8 +32,9 @@ ROOMS: dict[str, tuple[str, str]] = {
     "worker.station": ("errors operations worker.protocol worker.joining residency engine", "tensorflow"),
     "worker": ("__init__ errors operations worker.protocol", "msgpack"),
     "scheduling": ("errors points operations worker.protocol residency.repository", ""),
+    "page": ("errors", ""),
     "server": (
-        "errors version points operations wire worker.protocol residency.repository scheduling",
+        "errors version page points operations wire worker.protocol residency.repository scheduling",
         "fastapi starlette uvicorn pydantic prometheus_client msgpack",
     ),
     "client": ("errors version points operations wire", "httpx2"),

@@ -270,7 +270,9 @@ def _add(parser: argparse.ArgumentParser, option: Option, *, positional: bool) -
 
 
 def _metavar(option: Option) -> str:
-    return "N" if any(isinstance(entry, int) for entry in option.default) else "NAME"
+    if any(isinstance(entry, int) for entry in option.default):
+        return "N"
+    return "SHAPE" if option.default else "NAME"
 
 
 def _value(option: Option, given: str | list[str] | bool | None) -> Any:
@@ -296,7 +298,9 @@ def _shown(default: Any) -> str:
     """A default as help tells it; large sizes in MiB."""
     if isinstance(default, int) and default >= 2**20:
         default = f"{default // 2**20}MiB"
-    return "" if default in (None, (), False) else f", {default}"
+    if isinstance(default, tuple):
+        default = ",".join("x".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in default)
+    return "" if default in (None, "", False) else f", {default}"
 
 
 def _complain(command: str, reason: str, status: int) -> int:

@@ -119,8 +119,8 @@ def _norm_maps(prepared: Prepared, of: Target, wrts: Sequence[Target]) -> list[A
     units, places = len(of.units), [wrt.place for wrt in wrts]
     width = sum(math.prod(target.unit_shape) for target in (of, *wrts))
     found = []
-    # A sweep holds a few arrays of the stack's size; 32 is a generous guess at how many.
-    for chunk in chunks(of.times.shape[1], 32 * prepared.batch * units * width * prepared.dtype.itemsize):
+    # A sweep holds a few arrays of the stack's size; 64 is a generous guess, and leaves room for what compiling takes.
+    for chunk in chunks(of.times.shape[1], 64 * prepared.batch * units * width * prepared.dtype.itemsize):
         values, times = one_hot(prepared, at_times(of, chunk), slice(None))
         arrays = prepared.arrays()
         part = spike_program(prepared.model, prepared.calls, of.place, places, arrays, values, times, norms=units)

@@ -91,6 +91,13 @@ class Model:
             sum(np.prod(v.shape, dtype=np.int64) * np.dtype(_itemtype(v.dtype)).itemsize for v in self.keras.variables)
         )
 
+    @property
+    def compile_s(self) -> float:
+        """The seconds that compiling its programs took, those of its copies in other precisions among them."""
+        copies = {id(copy): copy for copy in self._variants.values() if copy is not self}
+        own = sum(program.compile_s for program in self.programs)
+        return own + sum(copy.compile_s for copy in copies.values())
+
     def at(self, precision: str | None) -> Model:
         """The same model in `precision`: itself, or a copy rebuilt from its config with the weights copied.
 

@@ -75,6 +75,8 @@ def sweep(
     """
     found = Found(source, keep)
     wanted = reached_from(calls, reads)
+    above = {tensor for call in wanted for tensor in call.outputs}
+    above.update(place.tensor for place in reads if isinstance(place, TensorAt))
     if isinstance(source.place, TensorAt):
         found.add(source.place.tensor, source.cotangents)
     for tensor, cotangents in source.also.items():
@@ -85,7 +87,7 @@ def sweep(
         if call not in wanted:
             continue
         if isinstance(call, Recurrence):
-            _back_recurrence(made, call, source, reads, found)
+            _back_recurrence(made, call, source, reads, found, inputs=call.sequence in above)
         elif not any(tensor in found.tensors for tensor in call.outputs):
             continue
         elif isinstance(call, Merge):
@@ -160,7 +162,9 @@ def reached_from(calls: Sequence[AnyCall], reads: Sequence[Place]) -> set[AnyCal
     return reached
 
 
-def _back_recurrence(made: Trace, call: Recurrence, source: Source, reads: Sequence[Place], found: Found) -> None:
+def _back_recurrence(
+    made: Trace, call: Recurrence, source: Source, reads: Sequence[Place], found: Found, *, inputs: bool
+) -> None:
     run = made.runs[call]
     seeds = _seeds(made, call, source, found)
     if not seeds.points and seeds.output is None and not seeds.final:
@@ -168,14 +172,15 @@ def _back_recurrence(made: Trace, call: Recurrence, source: Source, reads: Seque
     own = {place for place in reads if isinstance(place, Inner) and place.call is call}
     names = frozenset(place.name for place in own if not isinstance(place, Initial))
     weights = wants_weights(call, reads)
-    adjoint = back(run, source.stack, seeds, names, weights=weights, vectors=source.vectors, norms=source.norms)
+    adjoint = back(
+        run, source.stack, seeds, names, weights=weights, inputs=inputs, vectors=source.vectors, norms=source.norms
+    )
     found.adjoints[call] = adjoint
     if weights and found.keep is not None:
         found.add_weights(weight_cotangents(run, adjoint.rights, found.keep))
-    inputs = swapped_stack(adjoint.inputs)
-    if call.backwards:
-        inputs = flipped(inputs, time_axis=2)
-    found.add(call.sequence, inputs)
+    if adjoint.inputs is not None:
+        passed = swapped_stack(adjoint.inputs)
+        found.add(call.sequence, flipped(passed, time_axis=2) if call.backwards else passed)
     for state, cotangents in zip(call.rule.states, adjoint.initial, strict=True):
         if (fed := made.fed(Initial(call, state))) is not None:
             found.add(fed, cotangents)

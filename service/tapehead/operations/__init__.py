@@ -9,6 +9,8 @@ weights.py     what weight gradients may be asked, and what they answer
 check.py       a whole request, held against the card: normalised, with the plan of its answer
 wording.py     what was asked, in words
 cost.py        the route of an answer, and about how much work it is
+recurrent.py   the recurrent cells that a diagnosis takes one by one
+thresholds.py  what its findings are held against;  diagnosing.py  its tensors and its cost
 """
 
 from tapehead.operations.card import Card, PointInfo, TensorSpec

@@ -54,6 +54,7 @@ _KINDS: Mapping[str, Schema] = {
     "choice": {"type": "string"},
     "choices": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
     "name or names": _or_by_name({"type": "string"}),
+    "numbers": {"type": "object", "additionalProperties": {"type": "number"}},
 }
 
 

@@ -92,7 +92,7 @@ class AnyCellRule:
         shapes = (*self.state_shapes, self.output_shape)
         return None if None in chain(*shapes) else 2 * sum(map(math.prod, self.state_shapes))
 
-    def matrices(self) -> FormedMatrices | None:
+    def matrices(self, *, inputs: bool = True) -> FormedMatrices | None:
         """The step differentiated once for every entry of its states; None where a length of them is not known."""
         return None if self.many is None else FormedMatrices(self)
 

@@ -152,8 +152,11 @@ class CellRule(Protocol):
     def many(self) -> int | None:
         """How many vectors a sweep must carry for `matrices` to pay; None where the rule has none."""
 
-    def matrices(self) -> StepMatrices | None:
-        """The step's derivative as matrices, for sweeps that carry many vectors; None where the rule has none."""
+    def matrices(self, *, inputs: bool = True) -> StepMatrices | None:
+        """The step's derivative as matrices, for sweeps that carry many vectors; None where the rule has none.
+
+        Without `inputs` what `project` was given is left out, and its cotangents may be empty.
+        """
 
     def weight_cotangents(
         self,

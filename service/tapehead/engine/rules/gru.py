@@ -135,9 +135,9 @@ class GRURule:
         """Without `reset_after` forming the matrix takes a product of its own, as many multiplications as n vectors."""
         return 48 if self.cell.reset_after else max(48, 3 * self.cell.units // 4)
 
-    def matrices(self) -> GRUMatrices:
+    def matrices(self, *, inputs: bool = True) -> GRUMatrices:
         """The step's derivative as a matrix."""
-        return GRUMatrices(self.cell)
+        return GRUMatrices(self.cell, inputs=inputs)
 
     def weight_cotangents(
         self,
@@ -191,9 +191,9 @@ class GRUMatrices:
     3 m n^2; forming the second takes n^3.
     """
 
-    def __init__(self, cell: Any) -> None:
+    def __init__(self, cell: Any, *, inputs: bool) -> None:
         self.reset_after, self.units = cell.reset_after, cell.units
-        self.kernels = by_gate([cell.recurrent_kernel, cell.kernel], 3)
+        self.kernels = by_gate([cell.recurrent_kernel, *([cell.kernel] if inputs else [])], 3)
 
     def pull(self, local: _Local, arriving: tuple[Tensor, ...], output: Tensor | None) -> Pulled:
         """Back through the two matrices."""

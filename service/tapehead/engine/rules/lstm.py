@@ -108,9 +108,9 @@ class LSTMRule:
 
     many = 48
 
-    def matrices(self) -> LSTMMatrices:
+    def matrices(self, *, inputs: bool = True) -> LSTMMatrices:
         """The step's derivative as matrices."""
-        return LSTMMatrices(self.cell)
+        return LSTMMatrices(self.cell, inputs=inputs)
 
     def weight_cotangents(
         self,
@@ -148,9 +148,9 @@ class LSTMMatrices:
     2 m n^2 multiplications for m cotangents where the way through the gates takes 4 m n^2.
     """
 
-    def __init__(self, cell: Any) -> None:
+    def __init__(self, cell: Any, *, inputs: bool) -> None:
         self.units = cell.units
-        self.kernels = by_gate([cell.recurrent_kernel, cell.kernel], 4)
+        self.kernels = by_gate([cell.recurrent_kernel, *([cell.kernel] if inputs else [])], 4)
 
     def pull(self, local: _Local, arriving: tuple[Tensor, ...], output: Tensor | None) -> Pulled:
         """Back through h = o * phi(c), c = f * c' + i * g, and the two matrices."""

@@ -89,11 +89,14 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Adjoint:
-    """The total derivatives that a sweep back found: by state or gate name (timesteps, rows, m, *state), of the inputs
-    likewise, of the initial states (rows, m, *state), and the rule's `rights` where they were asked for."""
+    """The total derivatives that a sweep back found.
+
+    By state or gate name (timesteps, rows, m, *state); of the inputs likewise, where they were asked for; of the
+    initial states (rows, m, *state); and the rule's `rights` where they were asked for.
+    """
 
     points: Mapping[str, Tensor]
-    inputs: Tensor
+    inputs: Tensor | None
     initial: tuple[Tensor, ...]
     rights: Mapping[str, Tensor]
 
@@ -139,19 +142,20 @@ def back(
     reads: frozenset[str],
     *,
     weights: bool = False,
+    inputs: bool = True,
     vectors: int = 0,
     norms: int = 0,
 ) -> Adjoint:
     """The sweep back: `stack` cotangents at once, from the last timestep to the first.
 
-    `reads` names the states and gates whose total derivatives are kept, `weights` says whether the rights are. The
-    stack holds `vectors` or more: from the rule's `many` on, a step's derivative is formed before it is applied. With
-    `norms` each state's or gate's derivatives are kept as the norm of every `norms` stack entries alone: (timesteps,
-    rows, m / norms).
+    `reads` names the states and gates whose total derivatives are kept, `weights` and `inputs` say whether the rights
+    and those of the inputs are. The stack holds `vectors` or more: from the rule's `many` on, a step's derivative is
+    formed before it is applied. With `norms` each state's or gate's derivatives are kept as the norm of every `norms`
+    stack entries alone: (timesteps, rows, m / norms).
     """
     rule, local = run.rule, run.local
     timesteps, rows = tf.unstack(tf.shape(run.inputs)[:2])
-    names = [name for name in (*rule.states, *rule.gates) if name in reads] + [INPUTS]
+    names = [name for name in (*rule.states, *rule.gates) if name in reads] + ([INPUTS] if inputs else [])
     gates = frozenset(rule.gates) & reads
     seeds, latest = _begun(run, seeds), _latest(seeds, timesteps)
     start = tuple(
@@ -159,7 +163,7 @@ def back(
         for name, shape in zip(rule.states, rule.state_shapes, strict=True)
     )
     plain = not weights and gates.union(seeds.points).isdisjoint(rule.gates)
-    matrices = rule.matrices() if plain and rule.many is not None and vectors >= rule.many else None
+    matrices = rule.matrices(inputs=inputs) if plain and rule.many is not None and vectors >= rule.many else None
     kernels = None if matrices else rule.kernels()
     shapes = dict(zip((*rule.states, *rule.gates), (*rule.state_shapes, *rule.gate_shapes), strict=True))
     shapes[INPUTS] = tuple(run.inputs.shape[2:])
@@ -188,7 +192,7 @@ def back(
         if run.valid is not None:
             now = run.valid[time]
             previous = tuple(in_rows(now, a, b) for a, b in zip(previous, arriving, strict=True))
-            found = {name: in_rows(now, value, tf.zeros_like(value)) for name, value in found.items()}
+            found = {name: in_rows(now, found[name], tf.zeros_like(found[name])) for name in names}
             carried = carried if output is None else in_rows(now, tf.zeros_like(output), output)
         if norms:
             found |= {name: _norms(found[name], norms) for name in names if name in reads}
@@ -199,7 +203,7 @@ def back(
     _, first, _, arrays = tf.while_loop(lambda time, *_: time >= 0, body, (latest, start, carried, arrays))
     values = {name: array.stack() for name, array in zip(names, arrays, strict=True)}
     rights = {name.removeprefix(RIGHTS): value for name, value in values.items() if name.startswith(RIGHTS)}
-    return Adjoint(values, values[INPUTS], first, rights)
+    return Adjoint(values, values.get(INPUTS), first, rights)
 
 
 def weight_cotangents(run: Run, rights: Mapping[str, Tensor], keep: Keep) -> list[tuple[Any, Tensor]]:

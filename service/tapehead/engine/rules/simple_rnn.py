@@ -73,7 +73,7 @@ class SimpleRNNRule:
 
     many = None
 
-    def matrices(self) -> None:
+    def matrices(self, *, inputs: bool = True) -> None:
         """None: one product with the kernel is all a step takes."""
 
     def weight_cotangents(

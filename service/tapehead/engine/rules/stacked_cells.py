@@ -90,7 +90,7 @@ class StackedCellsRule:
 
     many = None
 
-    def matrices(self) -> None:
+    def matrices(self, *, inputs: bool = True) -> None:
         """None: each cell passes on what the one above gave."""
 
     def weight_cotangents(

@@ -10,6 +10,7 @@ from tapehead.operations import OPERATIONS, Result
 from tapehead.operations import Request as Question
 from tapehead.server import media, pictures
 from tapehead.server.asking import Asking, asking, read_version
+from tapehead.server.service import headers_of
 from tapehead.server.streaming import Growing, Streamed, closing_bytes
 from tapehead.wire.messages import decode_request, encode_reply
 from tapehead.wire.streams import reply_pieces
@@ -29,8 +30,8 @@ async def operate(request: Request, model: str, operation: str, version: str | N
 
 async def answer(request: Request, model: str, operation: str, version: str | None) -> Response:
     """The answer to a question in Tapehead's own schema."""
-    own = media.request_type(request.headers.get("content-type"))
-    wanted = media.reply_type(request.headers.get("accept"), own, media.ANSWERS)
+    own = media.request_type(headers_of(request).get("content-type"))
+    wanted = media.reply_type(headers_of(request).get("accept"), own, media.ANSWERS)
     if wanted in media.PICTURES:
         return await drawn(request, model, operation, version, wanted, partial(decode_request, media=own))
     growth = Growth() if media.is_msgpack(wanted) else None
