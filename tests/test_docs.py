@@ -55,16 +55,9 @@ def test_the_readme_and_the_page_on_derivatives_have_blocks_that_run() -> None:
 def test_every_picture_that_a_page_shows_is_there_and_of_modest_size() -> None:
     shown = {(page.parent / path).resolve() for page in PAGES for path in IMAGE.findall(page.read_text("utf-8"))}
     assert shown
-<<<<<<< HEAD
     assert [path for path in shown if not path.is_file() or path.stat().st_size > 120_000] == []
     kept = {path for folder in ("images", "screenshots") for path in (ROOT / "docs" / folder).resolve().iterdir()}
     assert shown == kept
-=======
-    assert [path for path in shown if not path.is_file()] == []
-    made = {(ROOT / "docs" / "images" / f"{name}.png").resolve() for name in pictures.PICTURES}
-    assert made <= shown
-    assert [path for path in made if path.stat().st_size > 120_000] == []
->>>>>>> pictures
 
 
 def test_the_command_makes_the_pictures_that_the_pages_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
