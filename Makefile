@@ -10,6 +10,8 @@ IMAGE ?= tapehead:cpu
 IMAGE_FLAGS ?=
 ARGS ?=
 TESSERACT ?=
+# Two processes, each with whole files: the tests trace and compile on one core most of the time, and need about 3 GB each.
+WORKERS ?= -n 2 --dist loadfile
 
 .PHONY: help demo test test-slow check serve pictures format lock screenshots image clean
 
@@ -34,7 +36,7 @@ serve: $(VENV)/server.stamp
 	@$(RUN) -m tapehead serve $(ARGS)
 
 test: $(VENV)/dev.stamp
-	$(RUN) -m pytest -m "not slow" $(ARGS)
+	$(RUN) -m pytest -m "not slow" $(WORKERS) $(ARGS)
 
 test-slow: $(VENV)/dev.stamp
 	$(RUN) -m pytest -m slow $(ARGS)
