@@ -85,7 +85,7 @@ class Page:
 
     def holds(self, selector: str, words: str) -> None:
         """Waits until an element's text holds some words."""
-        self.until("([one, words]) => document.querySelector(one).textContent.includes(words)", [selector, words])
+        self.until("([one, words]) => document.querySelector(one)?.textContent.includes(words)", [selector, words])
 
     def ask(self, pictures: int = 1) -> None:
         """Asks, and waits for the answer."""

@@ -94,7 +94,8 @@ def _integrated(question: _Question, baseline: Any, n_steps: int) -> dict[str, A
     for chunk in chunks(n_steps, 64 * x.nbytes):
         steps = nodes[chunk].reshape(1, -1, *[1] * (x.ndim - 1))
         path = start[:, None] + steps * (x - start)[:, None]
-        mean += np.einsum("k,bk...->b...", weights[chunk], _gradients(question, name, path))
+        gradients = _gradients(question, name, path).reshape(*path.shape[:2], -1)
+        mean += np.matmul(weights[chunk].astype(x.dtype), gradients).reshape(x.shape)
     attributions = (x - start) * mean
     at_input, at_baseline = np.split(_target(question, name, np.stack([x, start], axis=1)), 2, axis=1)
     change = (at_input - at_baseline)[:, 0]

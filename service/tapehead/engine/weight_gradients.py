@@ -8,7 +8,7 @@ weight's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from tapehead.engine.products import spike
 from tapehead.engine.rules.factors import NORM
 from tapehead.engine.states import taken
 from tapehead.engine.sweep import weights_of
-from tapehead.engine.weight_programs import LOSS, VALUE, Asked, loss_program, point_program
+from tapehead.engine.weight_programs import LOSS, VALUE, WHOLE, Asked, loss_program, point_program
 from tapehead.errors import BadParameter
 from tapehead.operations import Request, Result
 from tapehead.operations.request import Array
@@ -32,18 +32,19 @@ from tapehead.operations.weights import GATE, TIMESTEP, axes_of, calls_of, gates
 Found = Mapping[str, Mapping[str, Array]]
 
 
-def weight_gradients(model: Model, request: Request) -> Result:
+def weight_gradients(model: Model, request: Request, *, wholes: bool = False) -> Result:
     """Each weight's gradient: its Frobenius norm under the weight's name, over the batch or for each sample, whole or
     by timestep and by gate; with `statistics` and `values` what those say.
 
     `meta.disconnected` names the weights that the loss does not depend on, which have no tensors; `loss_value` is the
-    loss, one a sample with `per_sample`.
+    loss, one a sample with `per_sample`. With `wholes` each weight has besides, named `:whole`, the norm of the sum of
+    its timesteps, whatever `by` says of those.
     """
     stopwatch = Stopwatch()
     prepared, terms = _prepared(in_precision(model, request), request)
     if TIMESTEP in request.parameters["by"]:
         _refuse_mixed_uses(prepared.model)
-    asked = _asked(prepared)
+    asked = replace(_asked(prepared), wholes=wholes)
     stopwatch.lap("prepare")
     found, value = _of_loss(prepared, terms, asked) if terms else _of_point(prepared, asked)
     stopwatch.lap("run")
@@ -148,6 +149,8 @@ class _Answered:
         by = axes_of(self.prepared.model.card, weight, self.parameters["by"])
         if name == VALUE:
             return array, (*batch, *(one for one in by if one == TIMESTEP), *self._own_axes(weight))
+        if name == WHOLE:
+            return array, (*batch, *(one for one in by if one == GATE))
         turned = by == (GATE, TIMESTEP)
         return np.ascontiguousarray(np.swapaxes(array, -1, -2)) if turned else array, (*batch, *by)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
@@ -18,6 +18,7 @@ from tapehead.engine.programs import spiked, timed, value
 from tapehead.engine.reach import reached_weights
 from tapehead.engine.rules.any_layer import weights_layer
 from tapehead.engine.rules.factors import (
+    NORM,
     Factored,
     Measures,
     Measuring,
@@ -34,7 +35,7 @@ from tapehead.operations.request import Array
 
 Calls = Sequence[AnyCall]
 
-VALUE, LOSS = "value", "loss"
+VALUE, WHOLE, LOSS = "value", "whole", "loss"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Asked:
     """What is measured of the weights.
 
     `gates` says how many gates each weight is split into, `grams` names those whose norms come from Gram matrices.
+    With `wholes` each weight has besides, as WHOLE, the norms of its timesteps' sum.
     """
 
     rows: bool
@@ -50,6 +52,7 @@ class Asked:
     grams: frozenset[str]
     statistics: bool
     values: bool
+    wholes: bool = False
 
 
 def loss_program(
@@ -111,9 +114,9 @@ def _measured(
 
 
 def _measuring(calls: Calls, names: Mapping[str, Any], asked: Asked) -> Measuring:
-    """Weights of several calls, or whose values are wanted, are formed before they are measured."""
+    """Weights of several calls, or of whose values or sums something is wanted, are formed before they are measured."""
     uses = [id(variable) for call in calls for variable in weights_of(call)]
-    whole = frozenset(one for one in uses if asked.values or uses.count(one) > 1)
+    whole = frozenset(one for one in uses if asked.values or asked.wholes or uses.count(one) > 1)
     gates = {id(names[name]): count for name, count in asked.gates if name in names}
     return Measuring(asked.rows, asked.timesteps, gates, whole, asked.statistics)
 
@@ -177,6 +180,21 @@ def _added(one: Any, other: Any, measuring: Measuring, *, recurrent: bool) -> An
 
 def _of_weight(part: tuple[bool, Any], variable: Any, measuring: Measuring, asked: Asked, *, gram: bool) -> Measures:
     """What is asked of one weight."""
+    found = _apart(part, variable, measuring, asked, gram=gram)
+    if not asked.wholes:
+        return found
+    recurrent, own = part
+    timed, whole = measuring.timesteps and recurrent, replace(measuring, timesteps=False)
+    if not timed:
+        return found | {WHOLE: found[NORM]}
+    if isinstance(own, Factored):
+        return found | {WHOLE: _of_factors(own, variable, whole, gram=False)[NORM]}
+    added = tf.reduce_sum(own, axis=int(measuring.rows))
+    return found | {WHOLE: whole.measured(variable, added, int(measuring.rows))[NORM]}
+
+
+def _apart(part: tuple[bool, Any], variable: Any, measuring: Measuring, asked: Asked, *, gram: bool) -> Measures:
+    """What is asked of one weight, samples and timesteps apart."""
     recurrent, own = part
     lead = measuring.rows + (measuring.timesteps and recurrent)
     if isinstance(own, dict):

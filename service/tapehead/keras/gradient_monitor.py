@@ -17,6 +17,7 @@ import tensorflow as tf
 from tapehead.keras.records import GradientRecord, decay, hypotenuse, together
 
 HEALTHY = "healthy"
+_WHOLE = ":whole"
 
 _FEW = {"steps": 8, "exponents": 2}
 """What a diagnosis while training takes of its dearest parts: spectra at so many timesteps, so many exponents."""
@@ -140,9 +141,9 @@ def _recorded(
     from tapehead.engine import OPERATIONS
 
     by = ("gate", "timestep")
-    result = _answered(watched, "weight_gradients", probe, {**asked, "by": by})
-    whole = _answered(watched, "weight_gradients", probe, {**asked, "by": ("gate",)}).tensors
-    norms = {weight: hypotenuse(list(np.atleast_1d(norm))) for weight, norm in whole.items()}
+    result = _answered(watched, "weight_gradients", probe, {**asked, "by": by}, wholes=True)
+    tensors = {name: norm for name, norm in result.tensors.items() if not name.endswith(_WHOLE)}
+    norms = {name: hypotenuse(list(np.atleast_1d(result.tensors[name + _WHOLE]))) for name in tensors}
     layers = {layer: float(norm) for layer, norm in together(norms).items()}
     diagnosis: Mapping[str, Any] = {}
     if verdicts and "diagnose" in OPERATIONS and watched.card.recurrent:
@@ -153,13 +154,14 @@ def _recorded(
         "epoch": epoch,
         "weights": {weight: float(norm) for weight, norm in norms.items()},
         "layers": layers,
-        "decay": _decays(watched, result.tensors, result.axes),
+        "decay": _decays(watched, tensors, result.axes),
         "verdict": dict(diagnosis.get("verdict", {})),
         "findings": list(diagnosis.get("findings", ())),
     }
     kept = {name: value for name, value in asked.items() if isinstance(value, str)}
     about = {"operation": "weight_gradients", "by": list(by), **kept}
-    answer = Answer(watched.card.name, watched.card.version, result.tensors, result.axes, meta, about)
+    axes = {name: result.axes[name] for name in tensors}
+    answer = Answer(watched.card.name, watched.card.version, tensors, axes, meta, about)
     return record_of(answer)
 
 
@@ -172,13 +174,15 @@ def record_of(answer: Any) -> GradientRecord:
     return GradientRecord(loss=float(meta["loss_value"]), answer=answer, weights=weights, layers=layers, **parts)
 
 
-def _answered(watched: Any, operation: str, probe: tuple[Any, Any, Any], asked: Mapping[str, Any]) -> Any:
+def _answered(
+    watched: Any, operation: str, probe: tuple[Any, Any, Any], asked: Mapping[str, Any], **options: Any
+) -> Any:
     from tapehead.client.inputs import make_request
     from tapehead.engine import OPERATIONS
     from tapehead.operations import check
 
     request, _ = check(watched.card, operation, make_request(*probe, asked))
-    return OPERATIONS[operation](watched, request)
+    return OPERATIONS[operation](watched, request, **options)
 
 
 def _decays(watched: Any, tensors: Mapping[str, Any], axes: Mapping[str, tuple[str, ...]]) -> dict[str, float | None]:

@@ -3,7 +3,7 @@
 import { fill, make } from "./elements.js";
 import { several } from "./points.js";
 
-const RARE = new Set(["precision", "n_steps", "baseline", "thresholds"]);
+const RARE = new Set(["precision", "n_steps", "baseline", "thresholds", "exponents", "transient", "steps"]);
 
 /** Shows a field for each parameter; `values` fills them, `changed` is called when one is edited. */
 export function showForm(host, parameters, values, changed) {

@@ -134,6 +134,7 @@ function wholeGradient(name, { tensors, axes }, sample) {
 
 const EVIDENCE = {
   influence: { title: "how much the last state owes to each timestep", norm: true, log: true },
+  state_influence: { title: "how much the last state owes to the whole state at each timestep", norm: true, log: true },
   singular_values: { title: "singular values of each step's Jacobian", norm: true, log: true },
   spectral_radius: { title: "spectral radius of each step's Jacobian", norm: true, log: false },
   lyapunov: { title: "Lyapunov exponents, per timestep", norm: false },
@@ -149,7 +150,8 @@ function diagnosis(answer, asked, choices) {
     const known = EVIDENCE[what] ?? { title: what.replaceAll("_", " ") };
     const gates = answer.meta.gates?.[layer];
     const weights = answer.meta.weights?.[layer];
-    const about = { ...known, title: `${layer}: ${known.title}`, quantity: known.title, labels: { gate: gates, weight: weights, side: ["low", "high"] } };
+    const labels = { gate: gates?.map((gate) => gate.replaceAll("_", " ")), weight: weights, timestep: answer.meta.jacobian_timesteps?.[layer] };
+    const about = { ...known, title: `${layer}: ${known.title}`, quantity: known.title, labels };
     if (answer.axes[name].at(-1) !== "side") return [tidy(panel(answer.tensors[name], answer.axes[name], about, choices), what)];
     return ["shut (under 0.05)", "saturated (over 0.95)"].map((said, side) => {
       const half = picked(answer.tensors[name], answer.axes[name].length - 1, side);
@@ -158,9 +160,9 @@ function diagnosis(answer, asked, choices) {
   });
 }
 
-/** Only the influence is fitted; exponents stand as bars about zero. */
+/** Only influences are fitted; exponents stand as bars about zero. */
 function tidy(one, what) {
-  if (what === "influence" || !one.series) return one;
+  if (what.endsWith("influence") || !one.series) return one;
   const log = what === "spectral_radius" || what === "lyapunov" ? false : one.log;
   return { ...one, log, fit: null, series: one.series.filter(({ dashed }) => !dashed), level: what === "spectral_radius" ? 1 : undefined };
 }

@@ -154,7 +154,8 @@ function edited() {
   const marks = named.flatMap(({ name }) => several(at(`field-${name}`)?.value ?? "").map((text) => [canonical(parted(text)[0]), name]));
   markPoints(at("diagram"), Object.fromEntries(marks));
   try {
-    page.typed = { ...page.typed, ...readForm(at("fields"), page.parameters) };
+    const elsewhere = page.parameters.filter((one) => one.name !== "of" || roleOf(one, at("operation").value) === "of");
+    page.typed = { ...page.typed, ...readForm(at("fields"), elsewhere) };
   } catch { /* told when it is asked */ }
   foretell();
 }

@@ -20,7 +20,7 @@ function layerVerdict(layer, said, { findings = [], numbers = {} }) {
   const own = findings.filter((one) => one.layer === layer || String(one.layer ?? "").startsWith(`${layer}.`));
   const words = [said].flat().map((one) => String(one).replaceAll("_", " ")).join(", ");
   const tone = /^healthy$|^well/.test(words) ? "good" : "bad";
-  const facts = Object.entries(numbers[layer] ?? {}).filter(([, value]) => typeof value !== "object" || value === null || Array.isArray(value));
+  const facts = flattened(numbers[layer] ?? {});
   return make("div", { class: "layer-verdict" },
     make("h4", {}, make("code", {}, layer), " ", make("span", { class: `tone ${tone}` }, MARKS[tone], " ", words)),
     own.map(finding),
@@ -47,6 +47,14 @@ function cautions(meta) {
   ].filter(Boolean);
 }
 
+/** Numbers within numbers as pairs of a name and what is said of it; those with confidence stay together. */
+function flattened(numbers, before = "") {
+  return Object.entries(numbers).flatMap(([name, value]) => {
+    const plain = typeof value !== "object" || value === null || Array.isArray(value) || "value" in value;
+    return plain ? [[`${before}${name}`, value]] : flattened(value, `${before}${name} `);
+  });
+}
+
 /** Names and values in two columns. */
 export function factsOf(pairs) {
   return make("dl", { class: "facts" }, pairs.flatMap(([name, value]) => [make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, shown(value))]));
@@ -57,5 +65,8 @@ const mark = (tone) => make("span", { class: "mark", "aria-hidden": "true" }, MA
 function shown(value) {
   if (typeof value === "number") return short(value);
   if (Array.isArray(value)) return value.length > 12 ? `${value.slice(0, 12).map(shown).join(", ")} …` : value.map(shown).join(", ");
-  return value === null ? "none" : String(value);
+  if (value === null) return "none";
+  if (typeof value !== "object") return String(value);
+  const { value: middle, low, high } = value;
+  return `${shown(middle)}${typeof low === "number" ? ` (${shown(low)} to ${shown(high)})` : ""}`;
 }

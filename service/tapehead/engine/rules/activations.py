@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 Tensor = Any
@@ -73,17 +72,7 @@ def slope(activation: Activation, value: Tensor, z: Tensor | None) -> Tensor:
 def beside(parts: Sequence[tuple[Activation, int]], z: Tensor) -> Tensor:
     """The activations of z's columns, each of the number given with it, side by side.
 
-    Where both of two are finite for every finite z, both are taken of all columns and one picked: XLA then makes them
-    in one pass and keeps them, where of pieces it would make each again in whatever reads it.
+    Joined, they are made once and kept: of pieces XLA would make each again in whatever reads it.
     """
-    kinds = list(dict.fromkeys(activation for activation, _ in parts))
-    if len(kinds) == 1:
-        return kinds[0](z)
-    if len(kinds) == 2 and _BOUNDED.issuperset(kinds):
-        first = np.concatenate([np.full(columns, activation is kinds[0]) for activation, columns in parts])
-        return tf.where(first, kinds[0](z), kinds[1](z))
     split = tf.split(z, [columns for _, columns in parts], axis=-1)
     return tf.concat([activation(part) for (activation, _), part in zip(parts, split, strict=True)], axis=-1)
-
-
-_BOUNDED = frozenset({keras.activations.tanh, keras.activations.sigmoid, keras.activations.hard_sigmoid})
