@@ -69,6 +69,7 @@ PICTURES: Mapping[str, Picture] = {
         lambda m, s: m.weight_gradients(s.inputs[-32:], targets=s.targets[-32:], by=["gate", "timestep"]),
     ),
     "weights": Picture("co2", lambda m, s: m.weight_gradients(s.inputs[-32:], targets=s.targets[-32:], values=True)),
+    "diagnose": Picture("sunspots", lambda m, s: m.diagnose(s.inputs[-8:])),
     "outputs": Picture("co2", lambda m, s: m.infer(s.inputs[-1:])),
 }
 
