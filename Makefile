@@ -10,8 +10,10 @@ IMAGE ?= tapehead:cpu
 IMAGE_FLAGS ?=
 ARGS ?=
 TESSERACT ?=
+# Two processes, each with whole files: the tests trace and compile on one core most of the time, and need about 3 GB each.
+WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: help demo test test-slow check serve format lock screenshots image clean
+.PHONY: help demo test test-slow check serve pictures format lock screenshots image clean
 
 help:
 	@echo "make demo     set up and run the main job: derivatives of trained models, fetched from a real server"
@@ -20,6 +22,7 @@ help:
 	@echo "make serve    set up and serve a folder of models (ARGS=models/) or the demo's"
 	@echo "make bench    set up and measure ours and its peers in one run (ARGS='--quick', ARGS='--only jacobian-lstm')"
 	@echo "              TESSERACT=/path/to/python names an environment that has Tesseract Core, to serve it beside ours"
+	@echo "make pictures make the pictures of README and docs anew (ARGS=saliency)"
 	@echo "make format   rewrite the code in the house's layout"
 	@echo "make screenshots  take the pictures of the page anew (needs Chromium)"
 	@echo "make lock     pin the requirements anew"
@@ -33,7 +36,7 @@ serve: $(VENV)/server.stamp
 	@$(RUN) -m tapehead serve $(ARGS)
 
 test: $(VENV)/dev.stamp
-	$(RUN) -m pytest -m "not slow" $(ARGS)
+	$(RUN) -m pytest -m "not slow" $(WORKERS) $(ARGS)
 
 test-slow: $(VENV)/dev.stamp
 	$(RUN) -m pytest -m slow $(ARGS)
@@ -46,6 +49,9 @@ check: $(VENV)/dev.stamp
 bench: $(VENV)/bench.stamp
 	@$(RUN) -m benchmarks.run $(ARGS)
 	@$(if $(ARGS),,$(RUN) -m benchmarks.serve $(if $(TESSERACT),--tesseract $(TESSERACT)))
+
+pictures: $(VENV)/dev.stamp
+	$(RUN) -m docs.pictures $(ARGS)
 
 format: $(VENV)/dev.stamp
 	$(RUN) -m ruff check --fix .

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from browsing import Page, browsing, served
 
-FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
+FOLDER = Path(__file__).parents[1] / "docs" / "screenshots"
 ONE = "#model=sunspots&operation=jacobian&of=lstm.h[-1]&wrt=inputs&input=example"
 TWO = f"{ONE}&with&{ONE.replace('lstm.h[-1]', 'lstm.h[10]').lstrip('#')}"
 
@@ -34,7 +37,8 @@ def take(browser: Any, url: str, name: str, view: str, pictures: int, width: int
     page.page.wait_for_timeout(500)
     if width < 860:
         page.run("() => document.querySelector('.result').scrollIntoView()")
-    page.page.screenshot(path=FOLDER / name)
+    taken = Image.open(io.BytesIO(page.page.screenshot())).convert("RGB")
+    taken.quantize(256, dither=Image.Dither.NONE).save(FOLDER / name, optimize=True)
     context.close()
 
 

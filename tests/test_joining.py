@@ -98,6 +98,14 @@ def test_jobs_that_differ_in_more_than_their_samples_run_apart(station: Station)
     assert groups(jobs) == [[0, 6], [1], [2], [3], [4], [5], [7], [8]]
 
 
+def test_what_is_told_of_all_samples_together_is_not_joined(station: Station) -> None:
+    jobs = [job(station, "diagnose", 2, 5, 2) for _ in range(2)]
+    assert groups(jobs) == [[0], [1]]
+    for own, one in zip(station.run(jobs), jobs, strict=True):
+        (alone,) = map(result, station.run([one]))
+        assert result(own).meta["numbers"] == alone.meta["numbers"]
+
+
 def test_one_that_cannot_be_answered_does_not_spoil_its_neighbours(station: Station) -> None:
     asked = {"of": "gru.h[-4]", "wrt": "inputs"}
     good, other = (job(station, "jacobian", 1, 5, 2, lengths=[5], **asked) for _ in range(2))

@@ -7,6 +7,7 @@ trace.py       the forward sweep;  sweep.py  the sweep back;  rules/  how one ki
 programs.py    the compiled functions;  prepared.py  a request made ready for them
 states.py jacobian.py products.py saliency.py weight_gradients.py      one operation each
 losses.py      the loss of a request;  reach.py  which weights something depends on at all
+diagnosis/     a verdict on each recurrent layer, with the evidence
 precision.py   the same model in another dtype
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from tapehead.engine.diagnosis import diagnose
 from tapehead.engine.differences import check
 from tapehead.engine.jacobian import jacobian
 from tapehead.engine.model import Model
@@ -32,6 +34,7 @@ OPERATIONS: Mapping[str, Callable[..., Result]] = {
     "check": check,
     "saliency": saliency,
     "weight_gradients": weight_gradients,
+    "diagnose": diagnose,
     "infer": infer,
 }
 

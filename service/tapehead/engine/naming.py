@@ -10,6 +10,7 @@ import keras
 from tapehead.engine.graph import Call, Graph, Recurrence
 from tapehead.engine.places import Final, Gate, Initial, Inner, Place, State, TensorAt
 from tapehead.engine.rules import cell_gates
+from tapehead.engine.rules.ranges import activations
 from tapehead.operations import Card, PointInfo, TensorSpec
 from tapehead.operations.card import Kind
 from tapehead.points import quoted
@@ -138,6 +139,7 @@ def _recurrent_info(call: Recurrence, places: dict[str, Place]) -> dict[str, Any
         "units": list(rule.output_shape),
         "states": {state: list(shape) for state, shape in zip(rule.states, rule.state_shapes, strict=True)},
         "gates": list(rule.gates),
+        "activations": activations(rule),
         "direction": "backward" if call.backwards else "forward",
         "reads": [name for name, place in places.items() if place == read],
         "fed": call.initial is not None,

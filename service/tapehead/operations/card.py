@@ -39,8 +39,8 @@ class PointInfo:
 class Card:
     """A model's name, inputs, outputs, points, recurrent layers and weights, as plain values that cross the seam.
 
-    `recurrent` tells of each layer its cell, units, states, gates and direction, the points that are the sequence it
-    `reads`, and whether the model has it `fed` with initial states.
+    `recurrent` tells of each layer its cell, units, states, gates and direction, the `activations` that give its gates,
+    the points that are the sequence it `reads`, and whether the model has it `fed` with initial states.
     """
 
     name: str

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tapehead.errors import AnswerTooLarge, UnknownOperation
 from tapehead.operations.arrays import checked_initial_states, checked_inputs, checked_lengths
 from tapehead.operations.card import Card
+from tapehead.operations.diagnosing import diagnosis_plans
 from tapehead.operations.parameters import checked_parameters
 from tapehead.operations.plans import PLANS, Asked, result_dtype
 from tapehead.operations.request import Plan, Request
@@ -15,7 +16,7 @@ from tapehead.operations.weights import weight_plans
 
 DEFAULT_ANSWER_LIMIT = 4 << 30
 
-EVERY_PLAN = {**PLANS, "weight_gradients": weight_plans}
+EVERY_PLAN = {**PLANS, "weight_gradients": weight_plans, "diagnose": diagnosis_plans}
 """The plan of every operation: those of plans.py, and those that have a module of their own."""
 
 

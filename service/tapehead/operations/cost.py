@@ -21,6 +21,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from tapehead.operations.card import Card, PointInfo
+from tapehead.operations.diagnosing import diagnosis_cost
 from tapehead.operations.plans import Asked, Shape, result_dtype, texts
 from tapehead.operations.request import Request
 from tapehead.operations.weights import weight_cost
@@ -198,6 +199,7 @@ COSTS: Mapping[str, Callable[[Asked], tuple[str, float]]] = {
     "check": _check,
     "saliency": _saliency,
     "weight_gradients": weight_cost,
+    "diagnose": diagnosis_cost,
     "infer": _values,
 }
 """The route of each operation, and how many runs forward its work amounts to."""

@@ -80,6 +80,10 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
+def _numbers(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) and _number(one) for name, one in value.items())
+
+
 _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "point": (lambda value: isinstance(value, str), "the text of a point, as 'lstm.h[-1]'"),
     "points": (lambda value: isinstance(value, str) or _points(value), "a list of points"),
@@ -93,6 +97,7 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "name or names": (_names, "a name, or a map of outputs to names"),
     "tensor": (lambda value: isinstance(value, np.ndarray | Mapping), "a tensor"),
     "number or tensor": (lambda value: isinstance(value, np.ndarray) or _number(value), "a number or a tensor"),
+    "numbers": (_numbers, "a map of names to numbers"),
 }
 
 

@@ -19,10 +19,11 @@ Kind = Literal[
     "tensor",
     "number or tensor",
     "name or names",
+    "numbers",
 ]
 
 
-ALONE = frozenset({"weight_gradients"})
+ALONE = frozenset({"weight_gradients", "diagnose"})
 """The operations that tell of a request's samples together: none of them is joined with another request."""
 
 
@@ -166,6 +167,34 @@ _ROWS = (
             Parameter("per_sample", "bool", False, "For each sample, of its own loss, instead of over the batch."),
             Parameter("values", "bool", False, "Also the gradients themselves, and the weights."),
             Parameter("statistics", "bool", False, "Also the mean, the extremes and the share of zeros."),
+            PRECISION,
+            DRY_RUN,
+        ),
+    ),
+    Operation(
+        "diagnose",
+        "Whether gradients vanish or explode through each recurrent layer, with the evidence.",
+        (
+            Parameter("targets", "tensor", None, "What the outputs should be, for the gradients of the weights too."),
+            Parameter("loss", "name or names", None, "A loss of Keras's, or one for each output; the compiled one."),
+            Parameter("of", "point", None, "One number a sample, as outputs[2], instead of targets and a loss."),
+            Parameter("layer", "string", None, "A recurrent layer's point, as lstm or bi.forward; by default all."),
+            Parameter("thresholds", "numbers", None, "What findings are held against, by name; see docs/diagnose.md."),
+            Parameter("exponents", "int", 8, "How many leading Lyapunov exponents.", least=1, most=4096),
+            Parameter(
+                "transient",
+                "int",
+                None,
+                "Timesteps that the exponents leave out at either end; by default a tenth of each sequence.",
+                least=0,
+            ),
+            Parameter(
+                "steps",
+                "int",
+                None,
+                "At how many timesteps, evenly spread, the local Jacobian is formed; by default what is soon done.",
+                least=1,
+            ),
             PRECISION,
             DRY_RUN,
         ),

@@ -24,6 +24,12 @@ GRAM_COST = 2
 
 def weight_plans(asked: Asked) -> tuple[Plan, ...]:
     """Every weight's tensors; those of weights that turn out to be disconnected are not answered."""
+    check_objective(asked)
+    return tuple(plan for name in asked.card.weights for plan in _plans(asked, name))
+
+
+def check_objective(asked: Asked) -> None:
+    """Checks what the gradient is of, `of` or a loss and its targets, and fills in the names of outputs."""
     parameters = asked.parameters
     _refuse_contradictions(parameters)
     if parameters["of"] is not None:
@@ -31,7 +37,6 @@ def weight_plans(asked: Asked) -> tuple[Plan, ...]:
     else:
         parameters["targets"] = _targets(asked)
         parameters["loss"] = _losses(asked.card, parameters["loss"], parameters["targets"])
-    return tuple(plan for name in asked.card.weights for plan in _plans(asked, name))
 
 
 def _refuse_contradictions(parameters: Mapping[str, Any]) -> None:
@@ -39,7 +44,7 @@ def _refuse_contradictions(parameters: Mapping[str, Any]) -> None:
     if parameters["of"] is not None and given:
         raise BadParameter(f"both `of` and {given[0]!r} are given; a gradient is of a point, or of a loss with targets")
     if parameters["of"] is None and parameters["targets"] is None:
-        raise BadParameter("weight_gradients needs targets for its loss, or `of`, a point with one number a sample")
+        raise BadParameter("the gradient of the weights needs targets for a loss, or `of`, one number a sample")
 
 
 def _targets(asked: Asked) -> dict[str, Array]:

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from tapehead.scheduling import Fleet
 from tapehead.server.direct import Direct
+from tapehead.server.easel import Easel
 from tapehead.server.envelope import Envelope
 from tapehead.server.metrics import Metrics
 from tapehead.server.openapi import PROBLEMS
@@ -45,6 +46,7 @@ def create_app(
     A `patient` one has started only when its workers have, or fails with why they cannot.
     """
     metrics = fleet.observer = Metrics(fleet)
+    easel = Easel()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -54,6 +56,7 @@ def create_app(
                 await fleet.settled()
             yield
         finally:
+            await easel.close()
             await fleet.close()
 
     app = FastAPI(
@@ -66,7 +69,7 @@ def create_app(
         exception_handlers=HANDLERS,
         responses=PROBLEMS,
     )
-    app.state.service = Service(settings, fleet, metrics, VERSION, clock)
+    app.state.service = Service(settings, fleet, metrics, VERSION, clock, easel)
     app.add_middleware(Direct)
     app.add_middleware(Envelope, settings=settings, metrics=metrics, clock=clock, make_id=make_id)
     for router in ROUTERS:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 from starlette.types import Receive
 
 from tapehead.errors import BadParameter, Deadline, UnknownModel
-from tapehead.operations import Request, Result
+from tapehead.operations import Request, Result, what_was_asked
 from tapehead.server import bodies
+from tapehead.server.pictures import Wish
 from tapehead.server.service import Service, headers_of, serving
 from tapehead.server.streaming import disconnected
 from tapehead.worker.protocol import Growth, ModelRef
@@ -83,6 +84,13 @@ class Asking:
         began = self.service.clock()
         found = encode() if size <= bodies.LARGE else await bodies.off_loop(encode)
         self._lap("encode", began)
+        return found
+
+    async def draw(self, parameters: Mapping[str, Any], result: Result, ref: ModelRef, wish: Wish) -> bytes:
+        """The answer, drawn."""
+        began = self.service.clock()
+        found = await self.service.easel.draw(what_was_asked(self.operation, parameters), result, ref, wish)
+        self._lap("draw", began)
         return found
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Mapping
 
 from tapehead.errors import NotAcceptable, UnsupportedMediaType
 from tapehead.wire.messages import JSON, MEDIA, MSGPACK, PROBLEM_JSON
@@ -11,6 +13,13 @@ OCTETS = "application/octet-stream"
 _REMEMBERED = 256
 """How many headers' meanings are remembered: clients send the same few again and again."""
 _ALL = tuple(MEDIA)
+PICTURES: Mapping[str, str] = {"image/png": "png", "image/svg+xml": "svg"}
+"""The media types a picture can be had in, and the name of each format."""
+
+ANSWERS = (*MEDIA, *PICTURES)
+"""What an operation can be answered in."""
+
+_WEIGHT = re.compile(r"0(\.\d*)?|1(\.0*)?|\.\d+")
 _MSGPACKS = tuple(name for name, kind in MEDIA.items() if kind == "msgpack")
 
 
@@ -71,10 +80,9 @@ def _ranges(accept: str | None) -> dict[str, float]:
 def _range(part: str) -> tuple[str, float]:
     name, *parameters = (piece.strip().lower() for piece in part.split(";"))
     weights = [text[2:] for text in parameters if text.startswith("q=")]
-    try:
-        return name, min(1.0, float(weights[0])) if weights else 1.0
-    except ValueError:
-        return name, 0.0
+    if not weights:
+        return name, 1.0
+    return name, float(weights[0]) if _WEIGHT.fullmatch(weights[0]) else 0.0
 
 
 def _quality(ranges: dict[str, float], name: str) -> float:
@@ -84,10 +92,12 @@ def _quality(ranges: dict[str, float], name: str) -> float:
 
 
 __all__ = [
+    "ANSWERS",
     "JSON",
     "MEDIA",
     "MSGPACK",
     "OCTETS",
+    "PICTURES",
     "PROBLEM_JSON",
     "is_msgpack",
     "problem_type",

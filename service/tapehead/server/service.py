@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from tapehead.scheduling import Fleet
+from tapehead.server.easel import Easel
 from tapehead.server.metrics import Metrics
 from tapehead.server.settings import Settings
 
@@ -23,6 +24,7 @@ class Service:
     metrics: Metrics
     version: str
     clock: Callable[[], float]
+    easel: Easel
 
 
 def header_fields(scope: Scope) -> dict[str, str]:

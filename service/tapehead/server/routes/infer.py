@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from tapehead.operations import INFER
 from tapehead.server import media, oip
 from tapehead.server.asking import asking
-from tapehead.server.routes.operations import answer
+from tapehead.server.routes.operations import answer, drawn
 from tapehead.server.service import headers_of
 
 router = APIRouter(prefix="/v2/models", include_in_schema=False)
@@ -18,7 +18,13 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
     if media.is_msgpack(headers_of(request).get("content-type")):
         return await answer(request, model, INFER.name, version)
     media.request_type(headers_of(request).get("content-type"), (media.JSON, media.OCTETS), missing=media.JSON)
-    media.reply_type(headers_of(request).get("accept"), media.JSON, (media.JSON, media.OCTETS))
+    offered = (media.JSON, media.OCTETS, *media.PICTURES)
+    wanted = media.reply_type(headers_of(request).get("accept"), media.JSON, offered)
+    if wanted in media.PICTURES:
+        header_length = headers_of(request).get(oip.HEADER_LENGTH.lower())
+        return await drawn(
+            request, model, INFER.name, version, wanted, lambda body: oip.read(body, header_length).request
+        )
     return await _protocol(request, model, version)
 
 
