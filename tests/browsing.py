@@ -21,7 +21,7 @@ from tapehead.server.run import Server, listen, uvicorn_config
 from tapehead.server.settings import Settings
 
 BROWSER = shutil.which(os.environ.get("TAPEHEAD_TEST_BROWSER", "chromium"))
-PATIENCE_S = 120
+PATIENCE_S = 240
 
 
 @contextmanager
