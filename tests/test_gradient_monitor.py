@@ -149,7 +149,6 @@ def test_gradients_that_are_not_finite_are_warned_of(tmp_path: Path) -> None:
     assert not np.isfinite(first.tensors["rnn/kernel"]).all()
 
 
-@pytest.mark.skipif("diagnose" not in OPERATIONS, reason="the engine has no diagnose here")
 def test_a_verdict_that_turns_bad_is_warned_of_once_with_its_reason() -> None:
     model = network(layers.SimpleRNN, recurrent_initializer=keras.initializers.RandomNormal(stddev=0.01))
     monitor = GradientMonitor(np.repeat(X[:8], 5, axis=1), Y[:8], every=2)

@@ -138,7 +138,6 @@ def _recorded(
 ) -> GradientRecord:
     """The record of the model as it is now."""
     from tapehead.client.answers import Answer
-    from tapehead.engine import OPERATIONS
 
     by = ("gate", "timestep")
     result = _answered(watched, "weight_gradients", probe, {**asked, "by": by}, wholes=True)
@@ -146,7 +145,7 @@ def _recorded(
     norms = {name: hypotenuse(list(np.atleast_1d(result.tensors[name + _WHOLE]))) for name in tensors}
     layers = {layer: float(norm) for layer, norm in together(norms).items()}
     diagnosis: Mapping[str, Any] = {}
-    if verdicts and "diagnose" in OPERATIONS and watched.card.recurrent:
+    if verdicts and watched.card.recurrent:
         diagnosis = _answered(watched, "diagnose", probe, _FEW).meta
     meta = {
         **result.meta,
