@@ -9,6 +9,8 @@ CONTAINERS ?= $(shell command -v podman || command -v docker || echo podman)
 IMAGE ?= tapehead:cpu
 IMAGE_FLAGS ?=
 ARGS ?=
+# Two processes, each with whole files: the tests trace and compile on one core most of the time, and need about 3 GB each.
+WORKERS ?= -n 2 --dist loadfile
 
 .PHONY: help demo test test-slow check serve format lock image clean
 
@@ -30,7 +32,7 @@ serve: $(VENV)/server.stamp
 	@$(RUN) -m tapehead serve $(ARGS)
 
 test: $(VENV)/dev.stamp
-	$(RUN) -m pytest -m "not slow" $(ARGS)
+	$(RUN) -m pytest -m "not slow" $(WORKERS) $(ARGS)
 
 test-slow: $(VENV)/dev.stamp
 	$(RUN) -m pytest -m slow $(ARGS)

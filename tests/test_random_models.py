@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import random
 
-import numpy as np
 import pytest
 
 import tapehead
-from oracle.agreement import apart
-from oracle.grid import Grid
+from oracle.grid import Grid, assert_row_agrees
 from random_models import RandomModel, draw
 
-TOLERANCE = 1e-7
-CANCELLED = 1e-14
-"""Below this, in float64 and of numbers near one, there is nothing but the rounding of what cancels."""
 MODELS, FEW = 200, 3
 ROWS = 2
 
@@ -28,17 +23,7 @@ def assert_agrees(drawn: RandomModel, of: list[str] | None = None) -> None:
         assert not [point for point in here.wrt if not here.knows(point)]
         for point in of or random.Random(len(here.of)).sample(here.of, ROWS):
             found = model.jacobian(drawn.inputs, of=[point], wrt=here.wrt, lengths=lengths).tensors
-            assert_row_agrees(here, point, found)
-
-
-def assert_row_agrees(here: Grid, of: str, found: dict[str, np.ndarray]) -> None:
-    far = {}
-    for wrt in here.wrt:
-        value, expected = (here.answer.where_valid(of, j) for j in (found[f"{of} / {wrt}"], here.jacobian(of, wrt)))
-        largest, size = np.abs(value).max(), np.abs(expected).max()
-        if (largest > CANCELLED) if 0 < size < CANCELLED else (apart(value, expected) > TOLERANCE):
-            far[wrt] = (np.abs(value - expected).max(), size)
-    assert not far, f"{of} with respect to these is off by (largest difference, largest entry): {far}"
+            assert_row_agrees(here, point, here.wrt, found)
 
 
 @pytest.mark.parametrize(

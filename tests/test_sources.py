@@ -6,11 +6,6 @@ The references are plain tapes over cells unrolled by hand, as the write-ups hav
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -25,11 +20,11 @@ import architectures
 import tapehead
 from architectures import GRU, LSTM, RNN, SEQUENCE, Dense, SimpleRNN, TwoState
 from oracle.agreement import assert_agree
+from serving import serving as a_server
 
 BATCH, TIMESTEPS, FEATURES, UNITS = 32, 20, 5, 10
 TAPE = 1e-10
 LENGTHS = [20, 13, 1, 7] * 8
-START_S, STOP_S = 180.0, 30.0
 
 
 @cache
@@ -64,39 +59,9 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @contextmanager
 def serving(folder: Path, module: str = "architectures") -> Iterator[str]:
-    """`tapehead serve` as a process of its own on a free port, the users' cells imported; gives its address."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TAPEHEAD_")}
-    paths = [str(Path(__file__).parent), *filter(None, [environment.get("PYTHONPATH")])]
-    log = folder.parent / f"{folder.name}.log"
-    with log.open("wb") as lines:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tapehead", "serve", str(folder), "--port", "0", "--import", module],
-            env=environment | {"PYTHONPATH": os.pathsep.join(paths)},
-            stdin=subprocess.DEVNULL,
-            stdout=lines,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield address(process, log)
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def address(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Where the server says it listens; an error with its log where it ends instead."""
-    for _ in range(int(START_S / 0.1)):
-        said = re.search(r"listening on (http://\S+)", log.read_text())
-        if said:
-            return said[1]
-        if process.poll() is not None:
-            break
-        time.sleep(0.1)
-    raise RuntimeError(f"the server did not start: {log.read_text()}")
+    """A server of a folder, the module of its users' cells imported; gives its address."""
+    with a_server(folder, imports=(module,)) as server:
+        yield server.url
 
 
 def series() -> np.ndarray:

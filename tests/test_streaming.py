@@ -6,9 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ import numpy as np
 import pytest
 
 import tapehead
+from serving import serving
 from tapehead import errors
 from tapehead.engine import Model, seeds
 from tapehead.engine.jacobian import jacobian
@@ -225,30 +223,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]
     keras.utils.set_random_seed(0)
     layers = [keras.Input((None, 2)), keras.layers.LSTM(64, return_sequences=True, name="lstm"), keras.layers.Dense(1)]
     keras.Sequential(layers).save(folder / "wide.keras")
-    command = [sys.executable, "-m", "tapehead", "serve", str(folder), "--port", "0", "--deadline", "300"]
-    paths = os.pathsep.join([str(Path(__file__).parents[1] / "service"), os.environ.get("PYTHONPATH", "")])
-    log = folder / "log"
-    with (
-        log.open("w") as output,
-        subprocess.Popen(command, stderr=output, env={**os.environ, "PYTHONPATH": paths}) as process,
-    ):
-        try:
-            yield _address(log, process), process.pid
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
-    for _ in range(1200):
-        if found := re.search(r"listening on (http\S+)", log.read_text()):
-            return found[1]
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.05)
-    raise AssertionError(log.read_text())
+    with serving(folder, deadline=300.0) as server:
+        yield server.url, server.process.pid
 
 
 @pytest.fixture

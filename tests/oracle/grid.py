@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from oracle.agreement import apart
 from oracle.answers import Answer
 from oracle.oracle import Oracle, as_rows, run_shapes
 
+TOLERANCE = 1e-7
+CANCELLED = 1e-14
+"""Below this, in float64 and of numbers near one, there is nothing but the rounding of what cancels."""
 GATES = (
     ("input_gate", "forget_gate", "cell_candidate", "output_gate"),
     ("update_gate", "reset_gate", "candidate"),
@@ -91,6 +95,17 @@ class Grid:
             return whole
         gates = self.gates(name)
         return np.split(whole, len(gates), -1)[gates.index(gate)]
+
+
+def assert_row_agrees(here: Grid, of: str, wrt: Sequence[str], found: Mapping[str, np.ndarray]) -> None:
+    """Fails where one `of` with respect to many points is not the oracle's, and tells which those are."""
+    far = {}
+    for point in wrt:
+        value, expected = (here.answer.where_valid(of, j) for j in (found[f"{of} / {point}"], here.jacobian(of, point)))
+        largest, size = np.abs(value).max(), np.abs(expected).max()
+        if (largest > CANCELLED) if 0 < size < CANCELLED else (apart(value, expected) > TOLERANCE):
+            far[point] = (np.abs(value - expected).max(), size)
+    assert not far, f"{of} with respect to these is off by (largest difference, largest entry): {far}"
 
 
 def last_nudged(found: Answer, of: str, state: str) -> np.ndarray:
