@@ -9,10 +9,11 @@ CONTAINERS ?= $(shell command -v podman || command -v docker || echo podman)
 IMAGE ?= tapehead:cpu
 IMAGE_FLAGS ?=
 ARGS ?=
+TESSERACT ?=
 # Two processes, each with whole files: the tests trace and compile on one core most of the time, and need about 3 GB each.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: help demo test test-slow check serve format lock image clean
+.PHONY: help demo test test-slow check serve pictures format lock screenshots image clean
 
 help:
 	@echo "make demo     set up and run the main job: derivatives of trained models, fetched from a real server"
@@ -20,7 +21,10 @@ help:
 	@echo "make check    lint, types, layers"
 	@echo "make serve    set up and serve a folder of models (ARGS=models/) or the demo's"
 	@echo "make bench    set up and measure ours and its peers in one run (ARGS='--quick', ARGS='--only jacobian-lstm')"
+	@echo "              TESSERACT=/path/to/python names an environment that has Tesseract Core, to serve it beside ours"
+	@echo "make pictures make the pictures of README and docs anew (ARGS=saliency)"
 	@echo "make format   rewrite the code in the house's layout"
+	@echo "make screenshots  take the pictures of the page anew (needs Chromium)"
 	@echo "make lock     pin the requirements anew"
 	@echo "make image    build the container image $(IMAGE)"
 	@echo "make clean    remove what was built"
@@ -44,7 +48,10 @@ check: $(VENV)/dev.stamp
 
 bench: $(VENV)/bench.stamp
 	@$(RUN) -m benchmarks.run $(ARGS)
-	@$(if $(ARGS),,$(RUN) -m benchmarks.serve)
+	@$(if $(ARGS),,$(RUN) -m benchmarks.serve $(if $(TESSERACT),--tesseract $(TESSERACT)))
+
+pictures: $(VENV)/dev.stamp
+	$(RUN) -m docs.pictures $(ARGS)
 
 format: $(VENV)/dev.stamp
 	$(RUN) -m ruff check --fix .
@@ -91,6 +98,9 @@ lock: | $(RUN)
 	$(COMPILE) --extra dev --output-file requirements/dev.txt
 	$(COMPILE) --extra server --constraint requirements/dev.txt --output-file requirements/server.txt
 	$(COMPILE) --extra cuda --constraint requirements/dev.txt --output-file requirements/cuda.txt
+
+screenshots: $(VENV)/dev.stamp
+	$(RUN) tests/screenshots.py
 
 image:
 	$(CONTAINERS) build $(IMAGE_FLAGS) --target cpu --tag $(IMAGE) .

@@ -2,7 +2,6 @@
 local file = assert(io.open(os.getenv("BENCHMARK_BODY"), "rb"))
 wrk.method = "POST"
 wrk.body = file:read("*a")
-wrk.headers["Content-Type"] = "application/vnd.msgpack"
 file:close()
 
 function done(summary, latency, requests)

@@ -1,10 +1,10 @@
 """The servers that ours is held against: plain FastAPI around a compiled `batch_jacobian`, and the ceiling of HTTP.
 
-python -m benchmarks.plain tensorflow|threads|ceiling FOLDER
+python -m benchmarks.plain tensorflow|threads|ceiling|large FOLDER
 
 `tensorflow` computes where the request arrives, `threads` on FastAPI's thread pool, `ceiling` decodes the request and
-sends back an answer that lies ready. FOLDER holds model.keras, and answer.npy for the ceiling. The first line printed
-is the address.
+sends back an answer that lies ready, `large` sends one as our own server sends large ones. FOLDER holds model.keras,
+and answer.npy for what lies ready. The first line printed is the address.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from tapehead.operations import Result
 from tapehead.server.run import listen, uvicorn_config
 from tapehead.server.settings import Settings
+from tapehead.server.streaming import Streamed
+from tapehead.wire.streams import reply_pieces
 
 _MSGPACK = "application/vnd.msgpack"
 _Compute = Callable[[Any], Any]
@@ -72,12 +75,32 @@ def _ready(folder: Path) -> _Compute:
     return lambda _: answer
 
 
+def _large(folder: Path) -> FastAPI:
+    """Answers whatever is asked of a model with the same bytes, by our own server's way of sending them."""
+    app, answer = FastAPI(), np.load(folder / "answer.npy")
+    axes = {"value": ("batch", "timestep", "of.unit", "wrt.unit")}
+
+    @app.get("/v2/models/{model}")
+    async def metadata(model: str) -> Response:  # noqa: ARG001  # the path's
+        return Response((folder / "metadata.json").read_bytes(), media_type="application/json")
+
+    @app.post("/v2/models/{model}/{operation}")
+    async def ready(request: Request, model: str, operation: str) -> Response:  # noqa: ARG001  # the path's
+        await request.body()
+        return Streamed(reply_pieces(Result({"value": answer}, axes, {}), model, 1), _MSGPACK, {})
+
+    return app
+
+
 def _main(kind: str, folder: Path) -> None:
-    compute = _ready(folder) if kind == "ceiling" else _compiled(folder)
     settings = Settings()
-    config = uvicorn_config(_application(compute, threads=kind == "threads"), settings)
+    if kind == "large":
+        app = _large(folder)
+    else:
+        app = _application(_ready(folder) if kind == "ceiling" else _compiled(folder), threads=kind == "threads")
+    config = uvicorn_config(app, settings)
     with listen("127.0.0.1", 0) as listener:
-        print(f"http://127.0.0.1:{listener.getsockname()[1]}/jacobian", flush=True)
+        print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
         uvicorn.Server(config).run([listener])
 
 

@@ -146,6 +146,8 @@ _OF_CAPTUM = ("Captum",)
 
 TIMESTEPS, UNITS = (10, 30, 100, 300, 1000, 2000), (16, 32, 64, 128, 256, 512)
 
+SERVED = Workload("served", "jacobian", CELLS["lstm"], Size(1, 20, 5, 32))
+"""The small question that servers are asked under load."""
 WORKLOADS: tuple[Workload, ...] = (
     *_jacobians(),
     Workload("lag-lstm", "lag", CELLS["lstm"], _LONG, _OF_A_COPY),

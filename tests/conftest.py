@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,10 @@ settings.register_profile(
 )
 settings.load_profile("repeatable")
 
+_BROWSER = shutil.which(os.environ.get("TAPEHEAD_TEST_BROWSER", "chromium"))
+
 ABSENT = {
+    "browser": (not _BROWSER or importlib.util.find_spec("playwright") is None, "no Chromium, or no playwright, here"),
     "gpu": (not Path("/dev/nvidiactl").exists(), "no NVIDIA card here"),
     "container": ("TAPEHEAD_TEST_IMAGE" not in os.environ, "TAPEHEAD_TEST_IMAGE names no image"),
 }

@@ -221,7 +221,6 @@ def _names() -> Iterator[Wrong]:
         ("version, which is below zero", "/v2/models/toy/versions/-1/jacobian", "unknown_model"),
         ("version, longer than numbers are", f"/v2/models/toy/versions/{'9' * 5000}/jacobian", "unknown_model"),
         ("operation", "/v2/models/toy/integrate", "unknown_operation"),
-        ("operation that is not built yet", "/v2/models/toy/diagnose", "unknown_operation"),
         ("path", "/v3/models/toy/jacobian", "unknown_path"),
         ("path, with a slash at its end", "/v2/models/toy/jacobian/", "unknown_path"),
     ):
@@ -367,7 +366,7 @@ def _protocol() -> Iterator[Wrong]:
 
 
 LIMIT = 2**23
-NO_JSON = {"Accept": "application/vnd.msgpack, image/png"}
+NO_JSON = {"Accept": "application/vnd.msgpack, image/gif"}
 GROUPS = (_malformed, _tensors, _numbers, _lengths_and_states, _names, _points, _parameters, _headers, _protocol)
 TABLE = [wrong for group in GROUPS for wrong in group()]
 

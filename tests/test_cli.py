@@ -30,6 +30,7 @@ TEXTS = {
     "queue_limit": ("7", 7),
     "batch_limit": ("3", 3),
     "preload": ("no", False),
+    "warm_up": ("1x20,16x100", ((1, 20), (16, 100))),
     "logical_cpus": ("2", 2),
     "cache_dir": ("/cache", "/cache"),
     "devices": ("CPU:0,CPU:1", ("CPU:0", "CPU:1")),

@@ -369,7 +369,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
 def test_an_answer_says_what_it_is():
     assert repr(an_answer()) == (
-        "<Answer sunspots: jacobian of lstm.h[-1] wrt inputs\n"
+        "<Answer sunspots: jacobian of lstm.h[-1] wrt inputs at lag 2\n"
         "  value: float32 (2, 1, 4) [batch, of.unit, wrt.timestep]>"
     )
 

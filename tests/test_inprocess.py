@@ -200,6 +200,9 @@ ASKED = [
     ("check", {"of": "lstm.h[-1]", "wrt": "inputs"}),
     ("saliency", {"target": "outputs[argmax]"}),
     ("saliency", {"target": "outputs", "method": "integrated_gradients", "n_steps": 3}),
+    ("weight_gradients", {"of": "outputs", "by": ["timestep", "gate"], "values": True, "statistics": True}),
+    ("diagnose", {"of": "outputs"}),
+    ("diagnose", {"layer": "lstm", "steps": 2, "exponents": 3, "precision": "float64"}),
 ]
 
 

@@ -92,8 +92,18 @@ def test_jobs_that_differ_in_more_than_their_samples_run_apart(station: Station)
         job(station, "vjp", 1, 5, 2, of="outputs", wrt="gru/kernel"),
         job(station, "vjp", 1, 5, 2, of="outputs", wrt="gru/kernel"),
         job(station, "jacobian", 3, 5, 2, **asked),
+        job(station, "weight_gradients", 1, 5, 2, of="outputs[0]"),
+        job(station, "weight_gradients", 1, 5, 2, of="outputs[0]"),
     ]
-    assert groups(jobs) == [[0, 6], [1], [2], [3], [4], [5]]
+    assert groups(jobs) == [[0, 6], [1], [2], [3], [4], [5], [7], [8]]
+
+
+def test_what_is_told_of_all_samples_together_is_not_joined(station: Station) -> None:
+    jobs = [job(station, "diagnose", 2, 5, 2) for _ in range(2)]
+    assert groups(jobs) == [[0], [1]]
+    for own, one in zip(station.run(jobs), jobs, strict=True):
+        (alone,) = map(result, station.run([one]))
+        assert result(own).meta["numbers"] == alone.meta["numbers"]
 
 
 def test_one_that_cannot_be_answered_does_not_spoil_its_neighbours(station: Station) -> None:

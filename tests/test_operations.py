@@ -11,9 +11,12 @@ import pytest
 
 from tapehead import errors
 from tapehead.operations import OPERATIONS, Card, Plan, PointInfo, Request, TensorSpec, check, cost
+from tapehead.operations.check import EVERY_PLAN
 from tapehead.operations.cost import COSTS, lag_route
-from tapehead.operations.plans import PLANS
+from tapehead.operations.diagnosing import steps_of
+from tapehead.operations.recurrent import RecurrentCell, recurrent_cells
 from tapehead.operations.selection import positions, select
+from tapehead.operations.thresholds import THRESHOLDS, checked_thresholds
 
 STATE = PointInfo((None, 4), ("timestep", "unit"), "float32", True, "state", "x")
 POINTS = {
@@ -259,7 +262,7 @@ whole = replace(
 
 
 def test_every_operation_has_a_plan_and_a_cost() -> None:
-    assert set(PLANS) == set(COSTS) == {*OPERATIONS, "infer"}
+    assert set(EVERY_PLAN) == set(COSTS) == {*OPERATIONS, "infer"}
 
 
 @pytest.mark.parametrize(
@@ -320,3 +323,84 @@ def test_initial_states_that_the_request_gives_are_not_fed() -> None:
     told = replace(whole, recurrent={"lstm": {**whole.recurrent["lstm"], "fed": True}})
     assert lag_route(told, "lstm.h", "x", 2, given=("lstm.h.initial", "lstm.c.initial")) == "window"
     assert lag_route(told, "lstm.h", "x", 2, given=("lstm.h.initial",)) == "diagonal"
+
+
+# ---------------------------------------------------------------------------------------------------------- a diagnosis
+
+
+def stacked() -> Card:
+    """Two cells on top of each other in one layer, and one layer that runs backward, of a GRU and an own cell."""
+    state = replace(STATE, shape=(None, 3))
+    states = {"rnn.cells.0.h": state, "rnn.cells.1.slow": state, "rnn.cells.1.fast": state, "bi.backward.h": STATE}
+    told = {
+        "rnn": {
+            "states": {"cells.0.h": [3], "cells.1.slow": [3], "cells.1.fast": [3]},
+            "activations": {"cells.0.update_gate": "sigmoid", "cells.0.candidate": "tanh"},
+        },
+        "bi.backward": {"states": {"h": [4]}, "activations": {"h": "relu"}},
+    }
+    return replace(card(), points={**POINTS, **states}, recurrent=told)
+
+
+def test_each_cell_is_diagnosed_under_the_prefix_of_its_points() -> None:
+    first, second, backward = recurrent_cells(stacked())
+    assert [cell.name for cell in (first, second, backward)] == ["rnn.cells.0", "rnn.cells.1", "bi.backward"]
+    assert (first.states, first.activated) == ({"cells.0.h": (3,)}, {"update_gate": "sigmoid", "candidate": "tanh"})
+    assert (second.size, second.activated, second.prefix) == (6, {}, "cells.1.")
+    assert recurrent_cells(stacked(), "rnn") == (first, second)
+    assert recurrent_cells(stacked(), "bi") == (backward,)
+    with pytest.raises(errors.UnknownPoint, match="no recurrent layer 'rn'; those of this model: rnn"):
+        recurrent_cells(stacked(), "rn")
+
+
+def test_the_tensors_of_a_diagnosis_are_known_before_it_is_made() -> None:
+    request = Request({"": X}, None, {}, {"exponents": 5, "steps": 2})
+    checked, planned = check(stacked(), "diagnose", request)
+    assert {plan.name: (plan.shape, plan.axes[-1]) for plan in planned} == {
+        "rnn.cells.0:influence": ((2, 5), "timestep"),
+        "rnn.cells.0:singular_values": ((2, 2, 3), "singular_value"),
+        "rnn.cells.0:spectral_radius": ((2, 2), "timestep"),
+        "rnn.cells.0:lyapunov": ((2, 3), "exponent"),
+        "rnn.cells.0:saturation": ((2, 5, 2), "side"),
+        "rnn.cells.1:influence": ((2, 5), "timestep"),
+        "rnn.cells.1:state_influence": ((2, 5), "timestep"),
+        "rnn.cells.1:singular_values": ((2, 2, 6), "singular_value"),
+        "rnn.cells.1:spectral_radius": ((2, 2), "timestep"),
+        "rnn.cells.1:lyapunov": ((2, 5), "exponent"),
+        "bi.backward:influence": ((2, 5), "timestep"),
+        "bi.backward:singular_values": ((2, 2, 4), "singular_value"),
+        "bi.backward:spectral_radius": ((2, 2), "timestep"),
+        "bi.backward:lyapunov": ((2, 4), "exponent"),
+        "bi.backward:saturation": ((1, 5, 2), "side"),
+    }
+    again, _ = check(stacked(), "diagnose", checked)
+    assert again.parameters == checked.parameters
+    assert checked.parameters["thresholds"]["faint"] == 0.01
+
+
+@pytest.mark.parametrize("name", THRESHOLDS)
+def test_every_threshold_has_a_range_that_is_kept(name: str) -> None:
+    row = THRESHOLDS[name]
+    assert row.least < row.default < row.most
+    assert checked_thresholds({name: row.most})[name] == row.most
+    for beyond in (row.least - 1e-38 - abs(row.least), row.most * 2):
+        with pytest.raises(errors.BadParameter, match=f"'{name}'"):
+            checked_thresholds({name: beyond})
+
+
+@pytest.mark.parametrize(
+    ("units", "batch", "timesteps", "asked", "steps"),
+    [
+        (8, 1, 1000, None, 1000),
+        (256, 1, 1000, None, 63),
+        (256, 100, 1000, None, 1),
+        (2000, 1, 9, None, 0),
+        (2000, 1, 9, 2, 2),
+        (8, 1, 9, 20, 9),
+    ],
+)
+def test_so_many_local_jacobians_are_formed_as_are_soon_done(
+    units: int, batch: int, timesteps: int, asked: int | None, steps: int
+) -> None:
+    cell = RecurrentCell("gru", "gru", "", {"h": (units,)}, {})
+    assert steps_of(cell, batch, timesteps, asked) == steps

@@ -1,4 +1,4 @@
-"""What the five write-ups ask for (A1 to A4, B1, B3, D2 to D4), over HTTP from the client and in process.
+"""What the five write-ups ask for (A1 to A4, B1, B3, C1 to C4, D1 to D5), over HTTP from the client and in process.
 
 Each test runs twice: against a real server process that serves saved files, and against the live models in process.
 The references are plain tapes over cells unrolled by hand, as the write-ups have them.
@@ -41,6 +41,7 @@ def networks() -> dict[str, Any]:
             RNN(TwoState(100, output_form="code"), name="rnn", **SEQUENCE), features=FEATURES
         ),
     }
+    made["lstm"].compile(loss="mse")
     return {name: architectures.with_random_weights(model, seed=5) for name, model in made.items()}
 
 
@@ -179,7 +180,124 @@ def test_b3_stepping_with_carried_states_is_one_call(client: tapehead.Client) ->
             assert_agree(carried[point], state, point, TAPE)
 
 
+# --------------------------------------------------------------------------- C: weight gradients by timestep and gate
+
+GATES = ["input_gate", "forget_gate", "cell_candidate", "output_gate"]
+
+
+def aims(units: int = 3) -> np.ndarray:
+    return np.random.default_rng(7).normal(size=(BATCH, units))
+
+
+def copies_of_weights(states: list[tf.Tensor] | None = None) -> dict[str, np.ndarray]:
+    """The gradients of the LSTM's mean squared error with respect to a copy of its weights for each timestep, by tape.
+
+    (timesteps, *weight), of the LSTM written out (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
+    """
+    model = networks()["lstm"]
+    cell, head = model.get_layer("lstm").cell, model.get_layer("head")
+    names = ("kernel", "recurrent_kernel", "bias")
+    copies = {name: [tf.constant(np.asarray(getattr(cell, name))) for _ in range(TIMESTEPS)] for name in names}
+    x = tf.constant(series())
+    h, c = states or [tf.zeros((BATCH, UNITS), tf.float64)] * 2
+    with tf.GradientTape() as tape:
+        tape.watch(copies)
+        for t in range(TIMESTEPS):
+            z = x[:, t] @ copies["kernel"][t] + h @ copies["recurrent_kernel"][t] + copies["bias"][t]
+            i, f, g, o = tf.split(z, 4, axis=-1)
+            c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+            h = tf.sigmoid(o) * tf.tanh(c)
+        loss = tf.reduce_mean((head(h) - aims()) ** 2)
+    return {name: np.stack(gradients) for name, gradients in tape.gradient(loss, copies).items()}
+
+
+def whole_gradients() -> dict[str, np.ndarray]:
+    """The same for the weights themselves, the head's too, as Keras runs the model."""
+    model = networks()["lstm"]
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean((model(tf.constant(series())) - aims()) ** 2)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    return {named(v): np.asarray(g) for v, g in zip(model.trainable_variables, gradients, strict=True)}
+
+
+def named(variable: Any) -> str:
+    """A weight's name: its layer and its own, without the model's and the cell's."""
+    layer, *_, own = variable.path.split("/")[-2 - ("lstm_cell" in variable.path) :]
+    return f"{layer}/{own}"
+
+
+def test_c1_gradient_norms_over_timesteps_whose_gradients_sum_to_the_whole(client: tapehead.Client) -> None:
+    model, expected = client.model("lstm"), copies_of_weights()
+    norms = model.weight_gradients(series(), targets=aims(), by=["timestep"])
+    values = model.weight_gradients(series(), targets=aims(), by=["timestep"], values=True)
+    whole = model.weight_gradients(series(), targets=aims(), values=True)
+    assert norms.meta["loss"] == "mse"  # the compiled one, which the file keeps
+    for name, gradient in expected.items():
+        weight = f"lstm/{name}"
+        assert norms.axes[weight] == ("timestep",)
+        norm = np.linalg.norm(gradient.reshape(TIMESTEPS, -1), axis=-1)
+        assert_agree(norms.tensors[weight], norm, weight, TAPE)
+        assert_agree(values.tensors[f"{weight}:value"], gradient, weight, TAPE)
+        assert_agree(values.tensors[f"{weight}:value"].sum(0), whole.tensors[f"{weight}:value"], weight, TAPE)
+
+
+def test_c2_each_weights_magnitude_beside_its_gradients(client: tapehead.Client) -> None:
+    found = client.model("lstm").weight_gradients(series(), targets=aims(), values=True, statistics=True)
+    variables = {named(v): v for v in networks()["lstm"].trainable_variables}
+    gradients = whole_gradients()
+    assert set(found.tensors) >= set(variables)
+    for name, variable in variables.items():
+        np.testing.assert_array_equal(found.tensors[f"{name}:weight"], np.asarray(variable))
+        assert_agree(found.tensors[f"{name}:value"], gradients[name], name, TAPE)
+        assert_agree(found.tensors[f"{name}:maximum"], np.asarray(gradients[name].max()), name, TAPE)
+        assert found.tensors[f"{name}:zeros"] == 0
+
+
+@pytest.mark.parametrize("name", ["kernel", "recurrent_kernel", "bias"])
+def test_c3_the_four_gates_apart_join_back_to_the_whole(client: tapehead.Client, name: str) -> None:
+    by_gate = client.model("lstm").weight_gradients(series(), targets=aims(), by=["gate", "timestep"])
+    assert by_gate.meta["gates"]["lstm"] == GATES
+    columns = np.stack(np.split(copies_of_weights()[name], 4, axis=-1)).reshape(4, TIMESTEPS, -1)
+    assert_agree(by_gate.tensors[f"lstm/{name}"], np.linalg.norm(columns, axis=-1), name, TAPE)
+    gates = client.model("lstm").weight_gradients(series(), targets=aims(), by="gate").tensors[f"lstm/{name}"]
+    whole = client.model("lstm").weight_gradients(series(), targets=aims()).tensors[f"lstm/{name}"]
+    assert gates.shape == (4,)
+    assert_agree(np.sqrt((gates**2).sum(keepdims=True))[0], whole, name, TAPE)
+
+
+def test_c4_input_to_hidden_apart_from_hidden_to_hidden_layer_by_layer(client: tapehead.Client) -> None:
+    found = client.model("stack").weight_gradients(series(), targets=aims(1), loss="mse", by=["timestep"])
+    recurrent = [f"{layer}/{name}" for layer in ("lstm", "gru") for name in ("kernel", "recurrent_kernel", "bias")]
+    assert list(found.tensors) == [*recurrent, "head/kernel", "head/bias"]
+    assert {found.axes[name] for name in recurrent} == {("timestep",)}
+    assert found.axes["head/kernel"] == ()
+    assert found.tensors["lstm/recurrent_kernel"][0] == 0  # from zero states the first timestep's product is of zeros
+    assert (found.tensors["lstm/recurrent_kernel"][1:] > 0).all()
+
+
 # ---------------------------------------------------------------------- D: explicit states, stateful loops, any lengths
+
+
+def test_d1_weight_gradients_with_explicit_initial_states(client: tapehead.Client) -> None:
+    rng = np.random.default_rng(9)
+    states = [tf.constant(rng.normal(size=(BATCH, UNITS))) for _ in range(2)]
+    initial = {"lstm.h.initial": states[0].numpy(), "lstm.c.initial": states[1].numpy()}
+    found = client.model("lstm").weight_gradients(series(), targets=aims(), values=True, initial_states=initial)
+    for name, gradient in copies_of_weights(states).items():
+        assert_agree(found.tensors[f"lstm/{name}:value"], gradient.sum(0), name, TAPE)
+
+
+def test_d5_what_a_tape_calls_none_is_disconnected_and_apart_from_zero(client: tapehead.Client) -> None:
+    model = networks()["lstm"]
+    with tf.GradientTape() as tape:
+        target = unrolled("lstm", "lstm", tf.constant(series()))[0][0][0]
+    gradients = tape.gradient(target, model.trainable_variables)
+    none = [named(v) for v, gradient in zip(model.trainable_variables, gradients, strict=True) if gradient is None]
+    found = client.model("lstm").weight_gradients(series(), of="lstm.h[0, 3]")
+    assert found.meta["disconnected"] == none == ["head/kernel", "head/bias"]
+    assert set(found.tensors) == {"lstm/kernel", "lstm/recurrent_kernel", "lstm/bias"}
+    assert found.tensors["lstm/recurrent_kernel"] == 0  # reached, through a state that is zero
+    assert found.tensors["lstm/kernel"] > 0
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["from zero", "from given states"])

@@ -41,10 +41,11 @@ from tapehead.operations import Request, Result
 from tapehead.worker import crossing
 from tapehead.worker.channel import Channel
 from tapehead.worker.child import ChildWorker, Limits
+from tapehead.worker.memory import Shelf
 from tapehead.worker.process import environment
-from tapehead.worker.protocol import Job, ModelRef, Resident, Worker, WorkerSettings, WorkerStatus
+from tapehead.worker.protocol import Growth, Job, ModelRef, Resident, Worker, WorkerSettings, WorkerStatus
 from tapehead.worker.thread import ThreadWorker
-from tapehead.worker.transport import INLINE_BYTES, Inbox, pack, receive, send, send_shared, shared_array
+from tapehead.worker.transport import INLINE_BYTES, Inbox, pack, receive, send, send_shared
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
@@ -142,18 +143,59 @@ def test_a_descriptor_waits_for_its_message() -> None:
     assert inbox.feed(stream[-3:])[0]["a"].sum() == INLINE_BYTES
 
 
-@on_linux
-def test_an_array_in_shared_memory_is_seen_as_it_is_filled() -> None:
-    array, memory = shared_array((40_000,), np.dtype(np.float64))
+SIZE = 40_000
+
+
+def lent(shelf: Shelf) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """An array in shared memory as its writer has it, and as its reader does."""
+    shared = shelf.take(8 * SIZE)
+    array = np.frombuffer(shared.mapping, np.float64, SIZE)
     here, there = socket.socketpair()
     with here, there:
-        send_shared(here, {"array": array, "small": np.ones(3)}, memory)
-        os.close(memory)
+        send_shared(here, {"array": array, "small": np.ones(3)}, shared.descriptor)
         (message,) = receive(there, Inbox()) or []
-    assert not message["array"].any()
+    return array, message["array"]
+
+
+@on_linux
+def test_an_array_in_shared_memory_is_seen_as_it_is_filled() -> None:
+    array, seen = lent(Shelf())
+    assert not seen.any()
     array[:100] = 7
-    assert message["array"].sum() == 700
-    assert not message["array"].flags.writeable
+    assert seen.sum() == 700
+    assert not seen.flags.writeable
+
+
+@on_linux
+def test_shared_memory_is_used_again_once_nobody_reads_it() -> None:
+    shelf = Shelf()
+    array, seen = lent(shelf)
+    array[:] = 1
+    other, also_seen = lent(shelf)
+    other[:] = 2
+    assert (seen == 1).all()
+    part = seen[5:7]
+    del seen, array
+    assert lent(shelf)[1].sum() == 0  # a third: parts of both are still read
+    del part
+    again, _ = lent(shelf)
+    assert (again == 1).all()
+    assert (also_seen == 2).all()
+
+
+@on_linux
+def test_no_more_shared_memory_is_kept_than_is_allowed_and_all_of_it_is_closed() -> None:
+    before = descriptors()
+    shelf = Shelf(kept_bytes=20 * SIZE)
+    held = [lent(shelf) for _ in range(5)]
+    array, seen = held[0]
+    array[:] = 3
+    assert (seen == 3).all()
+    del array, seen
+    held.clear()
+    assert descriptors() == before + 4  # two are kept, each with a descriptor to send and one for its mapping
+    shelf.close()
+    assert descriptors() == before
 
 
 @on_linux
@@ -197,9 +239,15 @@ def test_jobs_answers_and_status_cross_as_what_they_were() -> None:
     parameters = {"of": "lstm.h", "lag": None}
     request = Request({"x": np.ones((2, 3))}, {"x": np.array([1, 2])}, {"s": np.zeros((2, 4))}, parameters)
     job = Job("id", ModelRef("m", 2, "/p", 7, 8), "jacobian", request, 12.5)
-    back = crossing.job(crossed(crossing.job_tree(job)))
+    asked_alike = Job(
+        "other", job.model, "jacobian", Request({"x": np.zeros((1, 3))}, None, {}, parameters), None, Growth()
+    )
+    (back, alike), growing = crossing.jobs(crossed(crossing.jobs_tree([job, asked_alike])))
+    assert growing == [False, True]
     assert (back.id, back.model, back.operation, back.deadline) == (job.id, job.model, job.operation, job.deadline)
     assert back.request.parameters == request.parameters
+    assert alike.request.parameters is back.request.parameters
+    assert (alike.id, alike.model, alike.request.lengths, alike.request.batch) == ("other", job.model, None, 1)
     np.testing.assert_array_equal(back.request.inputs["x"], request.inputs["x"])
     result = Result({"v": np.ones(3)}, {"v": ("unit",)}, {"finite": True})
     answer = crossing.answer(crossed(crossing.answer_tree(result)))

@@ -35,7 +35,8 @@ def _states(given: Problem, x: Any) -> Any:
     return lax.scan(along, (zero,) * STATES[given.workload.cell.name], projected)[1]
 
 
-def _last(given: Problem, x: Any) -> Any:
+def last(given: Problem, x: Any) -> Any:
+    """The last hidden state, (…, n), for x (…, timesteps, d)."""
     step = _step(given)
     projected = jnp.moveaxis(x @ given.kernel + given.input_bias, -2, 0)
     zero = jnp.zeros((*x.shape[:-2], given.workload.size.units), x.dtype)
@@ -49,12 +50,12 @@ def _called(function: Callable[[Any], Any], x: Array) -> Callable[[], Array]:
 
 
 def _jacobian(given: Problem, mode: Callable[..., Any]) -> Callable[[], Array]:
-    return _called(jax.vmap(mode(partial(_last, given))), given.x)
+    return _called(jax.vmap(mode(partial(last, given))), given.x)
 
 
 def _gradients(given: Problem, x: Any) -> Any:
     def target(x: Any) -> Any:
-        return (_last(given, x) @ given.dense + given.dense_bias)[..., TARGET].sum()
+        return (last(given, x) @ given.dense + given.dense_bias)[..., TARGET].sum()
 
     return jax.grad(target)(x)
 

@@ -1,4 +1,4 @@
-"""The command `tapehead`: demo, serve, doctor, bench.
+"""The command `tapehead`: demo, serve, report, doctor, bench.
 
 Every flag has a twin in the environment (`--answer-limit`, `TAPEHEAD_ANSWER_LIMIT`); a flag that is given wins. This is
 the one place that reads the environment for the server. What a command needs is imported when it runs.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tapehead.errors import TapeheadError
+from tapehead.errors import BadParameter, TapeheadError
 from tapehead.version import VERSION
 
 OK, FAILED, MISUSED = 0, 1, 2
@@ -35,18 +35,19 @@ class Option:
     doc: str
     flag: str
     variable: str
+    short: str = ""
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its options, the libraries it needs, and what it does. `positional` is an option without a flag."""
+    """One command: its options, the libraries it needs, and what it does. `positional` are options without a flag."""
 
     name: str
     doc: str
     options: Callable[[], Sequence[Option]]
     needs: Sequence[str]
     run: Callable[[Mapping[str, Any]], int]
-    positional: str = ""
+    positional: Sequence[str] = ()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,6 +101,28 @@ def _demo(values: Mapping[str, Any]) -> int:
     return run(Path(values["out"]), keep=values["keep"])
 
 
+def _report(values: Mapping[str, Any]) -> int:
+    from tapehead.report import write_report
+
+    if values["model"] is None:
+        return _complain("report", "name a model: a .keras file, its folder, or http://…/v2/models/NAME", MISUSED)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.path.insert(0, str(Path.cwd()))
+    out = Path(values["out"])
+    try:
+        for name in values["imports"]:
+            importlib.import_module(name)
+        write_report(values["model"], values["input"], out, target=values["target"])
+    except BadParameter as error:
+        return _complain("report", error.detail, MISUSED)
+    except ImportError as error:
+        return _complain("report", f"--import: {error}", MISUSED)
+    except OSError as error:
+        return _complain("report", f"{out}: {error.strerror or error}", FAILED)
+    print(f"{out}  {out.stat().st_size / 1024:.0f} KB")
+    return OK
+
+
 def _doctor(_: Mapping[str, Any]) -> int:
     from tapehead.doctor import findings
 
@@ -148,6 +171,19 @@ def _demo_options() -> Sequence[Option]:
     )
 
 
+def _report_options() -> Sequence[Option]:
+    from tapehead.server.settings import read_names
+
+    model = "a .keras file, a folder with one, http://…/v2/models/NAME, or one of the demo's models"
+    return (
+        Option("model", str, None, model, "", "TAPEHEAD_MODEL"),
+        Option("input", str, None, "file of input: .npy, .csv or .json", "", "TAPEHEAD_INPUT"),
+        Option("out", str, "report.html", "file to write", "--out", "TAPEHEAD_OUT", "-o"),
+        Option("target", str, None, "point to explain, as outputs[0]", "--target", "TAPEHEAD_TARGET"),
+        Option("imports", read_names, (), "module with custom layers", "--import", "TAPEHEAD_IMPORTS"),
+    )
+
+
 def _bench_options() -> Sequence[Option]:
     from tapehead.server.settings import read_bool, read_names, read_seconds, whole
 
@@ -182,7 +218,15 @@ COMMANDS: Mapping[str, Command] = {
             _serve_options,
             _SERVER,
             _serve,
-            positional="models_dir",
+            positional=("models_dir",),
+        ),
+        Command(
+            "report",
+            "write one HTML file with a model's verdict and pictures",
+            _report_options,
+            (*_SERVER, *_PICTURES),
+            _report,
+            positional=("model", "input"),
         ),
         Command(
             "bench",
@@ -190,7 +234,7 @@ COMMANDS: Mapping[str, Command] = {
             _bench_options,
             (),
             _bench,
-            positional="model",
+            positional=("model",),
         ),
         Command("doctor", "tell what this machine has, and try one real Jacobian", tuple, (), _doctor),
     )
@@ -207,7 +251,7 @@ def _parser() -> argparse.ArgumentParser:
         sentence = f"{command.doc[0].upper()}{command.doc[1:]}."
         one = commands.add_parser(command.name, help=command.doc, description=sentence)
         for option in command.options():
-            _add(one, option, positional=option.name == command.positional)
+            _add(one, option, positional=option.name in command.positional)
     return parser
 
 
@@ -221,11 +265,14 @@ def _add(parser: argparse.ArgumentParser, option: Option, *, positional: bool) -
     elif isinstance(option.default, tuple):
         parser.add_argument(option.flag, dest=option.name, action="append", metavar=_metavar(option), help=doc)
     else:
-        parser.add_argument(option.flag, dest=option.name, metavar="VALUE", help=doc)
+        flags = filter(None, (option.short, option.flag))
+        parser.add_argument(*flags, dest=option.name, metavar="VALUE", help=doc)
 
 
 def _metavar(option: Option) -> str:
-    return "N" if any(isinstance(entry, int) for entry in option.default) else "NAME"
+    if any(isinstance(entry, int) for entry in option.default):
+        return "N"
+    return "SHAPE" if option.default else "NAME"
 
 
 def _value(option: Option, given: str | list[str] | bool | None) -> Any:
@@ -251,7 +298,9 @@ def _shown(default: Any) -> str:
     """A default as help tells it; large sizes in MiB."""
     if isinstance(default, int) and default >= 2**20:
         default = f"{default // 2**20}MiB"
-    return "" if default in (None, (), False) else f", {default}"
+    if isinstance(default, tuple):
+        default = ",".join("x".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in default)
+    return "" if default in (None, "", False) else f", {default}"
 
 
 def _complain(command: str, reason: str, status: int) -> int:

@@ -48,7 +48,6 @@ class Unrolled:
             ]
             for where, names, cell in zip(self.paths, self.names, self.cells, strict=True)
         ]
-        self.weights = [run.weights_of(cell, where) for cell, where in zip(self.cells, self.paths, strict=True)]
         self.passed: dict[str, dict[int, Array]] = {}
         self.outputs: list[Array] = []
 
@@ -63,7 +62,8 @@ class Unrolled:
         """One timestep: every cell's states are nudged as they are returned, and so is an output that is a state."""
         out = self.sequence.value[..., t, :]
         for i, cell in enumerate(self.cells):
-            out, new = self.run.book.cell(cell, out, self.states[i], self.weights[i], self.gate(self.paths[i], t))
+            weight = self.run.weights_of(cell, self.paths[i], t)
+            out, new = self.run.book.cell(cell, out, self.states[i], weight, self.gate(self.paths[i], t))
             nudged = [
                 self.run.nudged(f"{self.paths[i]}.{n}", state, t) for n, state in zip(self.names[i], new, strict=True)
             ]

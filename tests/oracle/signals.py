@@ -41,7 +41,8 @@ class Run:
     """One forward pass: what to add at which point, and what was found there.
 
     `nudges` and `initial` are by point. `held` are the masks an earlier run made, by the layer that made them; without
-    them the run makes its own. `order` tells the recurrent points: +1, or -1 where time runs backwards.
+    them the run makes its own. `order` tells the recurrent points: +1, or -1 where time runs backwards. `by_time` are
+    the weights that timesteps read.
     """
 
     book: Book
@@ -53,6 +54,7 @@ class Run:
     order: dict[str, int] = field(default_factory=dict)
     masks: dict[str, Array] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
+    by_time: set[str] = field(default_factory=set)
 
     def nudged(self, point: str, value: Array, t: int | None = None) -> Array:
         """The value with the nudge of its point, if any: the whole nudge, or that of timestep `t`."""
@@ -72,10 +74,11 @@ class Run:
         names = [name] if len(signals) == 1 else [f"{name}.{i}" for i in range(len(signals))]
         self.aliases |= {name: signal.point for name, signal in zip(names, signals, strict=True)}
 
-    def weights_of(self, layer: Any, path: str) -> Weight:
+    def weights_of(self, layer: Any, path: str, t: int | None = None) -> Weight:
         """A reader of a layer's weights by attribute (a dot reaches into a sublayer), each nudged and recorded.
 
-        A weight goes by its sublayers' own names, and by one name whichever call of its layer reads it.
+        A weight goes by its sublayers' own names, and by one name whichever call of its layer reads it. What a timestep
+        reads is nudged by that timestep's own nudge too, `name@`: every timestep has a copy of the weight.
         """
         owner = re.sub(r"\.call\.\d+", "", path)
 
@@ -86,7 +89,13 @@ class Run:
                 names.append(found.name if isinstance(found, keras.Layer) else part)
             if found is None:
                 return None
-            return self.at("/".join(names), Signal(np.asarray(found))).value
+            point = "/".join(names)
+            value = self.at(point, Signal(np.asarray(found))).value
+            if t is None:
+                return value
+            self.by_time.add(point)
+            copies = self.nudges.get(f"{point}@")
+            return value if copies is None else value + copies[t]
 
         return weight
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tapehead.errors import BadParameter
-from tapehead.operations import Plan, Result
+from tapehead.operations import Plan, Result, title
 from tapehead.operations.request import Array
 from tapehead.wire.messages import JSON, Reply, decode_reply, encode_reply
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LABEL = "tapehead.json"
-_TITLED = ("of", "target", "wrt", "method")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,20 +74,29 @@ class Answer:
     @property
     def title(self) -> str:
         """What was asked, in a line: `sunspots: jacobian of lstm.h[-1] wrt inputs`."""
-        said = [f"{name} {_said(self.asked[name])}" for name in _TITLED if name in self.asked]
-        return " ".join([f"{self.model}:", str(self.asked.get("operation", "answer")), *said])
+        return title(self.model, self.asked)
 
     def plot(self, **options: Any) -> Figure:
         """The answer as a matplotlib figure; `row` picks the sample, `labels` name an axis' entries.
 
+        In a notebook it shows itself; `figure.savefig("answer.png")` keeps it. What kind of picture it is depends on
+        the operation and the axes: docs/pictures.md shows each.
+
         Raises:
-            ImportError: matplotlib is not installed: `pip install "tapehead[plot]"`.
+            BadParameter: there is nothing in the answer that can be drawn.
+            ImportError: matplotlib is not installed.
         """
         # A door upwards: only who plots needs the pictures and matplotlib.
-        from tapehead.pictures import picture
+        try:
+            from tapehead.pictures import NoPicture, picture
+        except ModuleNotFoundError as error:
+            raise ImportError(f"{error}: to draw an answer, pip install 'tapehead[plot]'") from error
 
         meta = {**self.asked, **self.meta}
-        return picture(tensors=self._computed, axes=self.axes, meta=meta, title=self.title, **options)
+        try:
+            return picture(tensors=self._computed, axes=self.axes, meta=meta, title=self.title, **options)
+        except NoPicture as error:
+            raise BadParameter(str(error)) from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an .npz file, which `np.load` reads too: each tensor by its name, the rest in one JSON member."""
@@ -99,6 +107,21 @@ class Answer:
             for name, array in arrays.items():
                 with file.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
+
+    def line(self) -> bytes:
+        """The answer as one line of JSON, its end included."""
+        label = {**self.meta, "asked": dict(self.asked)}
+        return bytes(encode_reply(Result(self._computed, self.axes, label), self.model, self.version, JSON)) + b"\n"
+
+    @classmethod
+    def load_lines(cls, path: str | os.PathLike[str]) -> list[Answer]:
+        """The answers that stand as lines in a file, as a `tapehead.keras.GradientMonitor` writes them.
+
+        Raises:
+            MalformedBody: a line is none.
+            OSError: the file cannot be read.
+        """
+        return [cls._labelled(decode_reply(line, JSON)) for line in Path(path).read_bytes().splitlines() if line]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Answer:
@@ -114,9 +137,14 @@ class Answer:
             reply = decode_reply(file.read(_LABEL), JSON)
             names = [name.removesuffix(".npy") for name in file.namelist() if name != _LABEL]
             tensors = {name: _read(file, name) for name in names}
+        return cls._labelled(replace(reply, result=replace(reply.result, tensors=tensors)))
+
+    @classmethod
+    def _labelled(cls, reply: Reply) -> Answer:
+        """The answer of a reply whose meta holds what was asked."""
         meta = dict(reply.result.meta)
         asked = meta.pop("asked", {})
-        return cls.of(replace(reply, result=replace(reply.result, tensors=tensors, meta=meta)), asked)
+        return cls.of(replace(reply, result=replace(reply.result, meta=meta)), asked)
 
     def __repr__(self) -> str:
         rows = [
@@ -142,7 +170,3 @@ def _read(file: zipfile.ZipFile, name: str) -> Array:
         array: Array = np.lib.format.read_array(member, allow_pickle=False)
     array.flags.writeable = False
     return array
-
-
-def _said(value: Any) -> str:
-    return str(value) if isinstance(value, str) else ", ".join(map(str, value))

@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-
 from tapehead.client.answers import Answer
 from tapehead.client.calls import MSGPACK, Flow, Manner, Received, exchange, get, model_path, post
 from tapehead.client.lengthwise import Part, apart, together
 from tapehead.errors import BadShape, LengthsUnsupported, TapeheadError, Unreachable
-from tapehead.operations import Request
+from tapehead.operations import Request, what_was_asked
 from tapehead.wire.messages import decode_reply, encode_request
 from tapehead.wire.plain import Bytes, decode
 
@@ -94,8 +92,7 @@ def _ask_each(subject: Subject, operation: str, parts: Sequence[Part], manner: M
 def _ask_once(subject: Subject, operation: str, request: Request, manner: Manner) -> Flow[Answer]:
     path = model_path(subject.name, subject.version, operation)
     received = yield from exchange(post(path, encode_request(request, MSGPACK), MSGPACK), manner)
-    asked = {name: value for name, value in request.parameters.items() if not isinstance(value, np.ndarray | Mapping)}
-    return Answer.of(_read(received, decode_reply), {"operation": operation, **asked})
+    return Answer.of(_read(received, decode_reply), what_was_asked(operation, request.parameters))
 
 
 def _read(received: Received, decoded: Callable[[Bytes, str], T]) -> T:

@@ -22,6 +22,10 @@ Inputs = Any
 """An array (or what NumPy makes one of), a list of samples, or a map of either by input name."""
 
 
+_TARGETS = "targets"
+"""The parameter that is a batch as the inputs are: a list of it is of samples, sequences of any lengths."""
+
+
 def make_request(
     inputs: Inputs, lengths: Any, initial_states: Mapping[str, Any] | None, parameters: Mapping[str, Any]
 ) -> Request:
@@ -51,7 +55,7 @@ def _named(value: Any) -> Mapping[str, Any]:
 
 def _batch(value: Any, name: str) -> tuple[Array, Array | None]:
     """An input as one array, and the lengths of its sequences where they differ."""
-    what = f"input {name!r}" if name else "the input"
+    what = name if name == _TARGETS else f"input {name!r}" if name else "the input"
     if not isinstance(value, list | tuple):
         return np.asarray(value), None
     samples = [_sample(item, f"sample {row} of {what}") for row, item in enumerate(value)]
@@ -85,6 +89,8 @@ def _parameter(name: str, value: Any) -> Any:
         return str(value)
     if isinstance(value, Mapping):
         return {str(key): _parameter(name, item) for key, item in value.items()}
+    if name == _TARGETS and isinstance(value, list | tuple):
+        return _batch(value, name)[0]
     if name in TENSOR_PARAMETERS:
         return np.asarray(value) if np.ndim(value) else value
     return [_parameter(name, item) for item in value] if isinstance(value, list | tuple) else value

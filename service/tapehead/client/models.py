@@ -211,6 +211,36 @@ class Model(Generic[A]):
         asked = {"target": target, "method": method, "wrt": wrt, "baseline": baseline, "n_steps": n_steps}
         return self.ask("saliency", inputs, **asked, **options)
 
+    def weight_gradients(
+        self,
+        inputs: Inputs,
+        *,
+        targets: Any = None,
+        loss: str | Mapping[str, str] | None = None,
+        of: str | None = None,
+        by: str | Sequence[str] = (),
+        **options: Any,
+    ) -> A:
+        """The norm of every weight's gradient, of a loss with `targets` (by default the compiled one) or of one number
+        a sample, whole or apart by "gate" and by "timestep"; `per_sample`, `values` and `statistics` go along."""
+        return self.ask("weight_gradients", inputs, targets=targets, loss=loss, of=of, by=by, **options)
+
+    def diagnose(
+        self,
+        inputs: Inputs,
+        *,
+        targets: Any = None,
+        loss: str | Mapping[str, str] | None = None,
+        of: str | None = None,
+        layer: str | None = None,
+        thresholds: Mapping[str, float] | None = None,
+        **options: Any,
+    ) -> A:
+        """Whether gradients vanish or explode through each recurrent layer: `meta["verdict"]`, with the evidence; that
+        of the weights' gradients too where a loss or a point is given, as to `weight_gradients`."""
+        asked = {"targets": targets, "loss": loss, "of": of, "layer": layer, "thresholds": thresholds}
+        return self.ask("diagnose", inputs, **asked, **options)
+
     if not TYPE_CHECKING:  # so that a type checker still finds misspelt methods
 
         def __getattr__(self, name: str) -> Callable[..., A]:

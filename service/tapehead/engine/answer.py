@@ -43,7 +43,7 @@ def answer(
     meta: dict[str, Any] = {
         "route": route,
         "precision": prepared.model.dtype,
-        "device": device(),
+        "device": prepared.model.device,
         "finite": all(finite(array) for array in tensors.values() if array.dtype.kind == "f"),
         **more,
     }
@@ -60,13 +60,6 @@ def finite(array: Array) -> bool:
     flat = array.reshape(-1)
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(flat).all())
-
-
-def device() -> str:
-    """The device that programs run on here."""
-    with tf.init_scope():
-        placed = tf.zeros([]).device
-    return str(placed).rpartition("device:")[2].lower() or "cpu:0"
 
 
 def _valid(prepared: Prepared, about: Target | None) -> Any:

@@ -30,7 +30,7 @@ class Arrays(NamedTuple):
 
 
 class Operand(NamedTuple):
-    """Another array that a program is given; its first `open_axes` may have any length."""
+    """Another array that a program is given, NumPy's or a tensor; its first `open_axes` may have any length."""
 
     array: Array
     open_axes: int
@@ -52,9 +52,10 @@ def ran(
         specs = [_operand_spec(model, operand) for operand in operands]
         return Program(function, [_specs(model, arrays), *specs], model.later)
 
-    run = model.program(key, build)
+    run = model.programs.get(key, build)
     tensors = Arrays(*({name: tf.convert_to_tensor(array) for name, array in part.items()} for part in arrays))
-    found = run(tensors, *(tf.convert_to_tensor(_operand(model, operand)) for operand in operands))
+    shapes = tuple(tuple(array.shape) for array in (*_flat(arrays), *(operand.array for operand in operands)))
+    found = run(tensors, *(_operand(model, operand) for operand in operands), shapes=shapes)
     return tf.nest.map_structure(on_host, found)
 
 
@@ -94,9 +95,15 @@ def _specs(model: Model, arrays: Arrays) -> Arrays:
 
 def _operand_spec(model: Model, operand: Operand) -> Any:
     shape = (*[None] * operand.open_axes, *operand.array.shape[operand.open_axes :])
-    return tf.TensorSpec(shape, "int32" if operand.array.dtype.kind == "i" else model.dtype)
+    return tf.TensorSpec(shape, "int32" if "int" in operand.array.dtype.name else model.dtype)
 
 
-def _operand(model: Model, operand: Operand) -> Array:
-    dtype = "int32" if operand.array.dtype.kind == "i" else model.dtype
-    return np.ascontiguousarray(operand.array, dtype)
+def _operand(model: Model, operand: Operand) -> Tensor:
+    if isinstance(operand.array, tf.Tensor):
+        return operand.array
+    dtype = "int32" if "int" in operand.array.dtype.name else model.dtype
+    return tf.convert_to_tensor(np.ascontiguousarray(operand.array, dtype))
+
+
+def _flat(arrays: Arrays) -> list[Array]:
+    return [array for part in arrays for array in part.values()]

@@ -124,7 +124,7 @@ def _central(moved: _Moved, wrt: Target) -> Array:
         return _central_of_weight(prepared, of, wrt, wrt.place.variable)
     entries = math.prod(wrt.shape)
     answer = np.empty((prepared.batch, *of.shape, entries), np.float64)
-    for chunk in chunks(entries, 4 * bytes_an_entry(prepared, [of, wrt])):
+    for chunk in chunks(entries, 4 * bytes_an_entry(prepared, of, [wrt])):
         nudges = STEP * one_hot_tangents(prepared, wrt, chunk)
         nudges = np.broadcast_to(nudges, (prepared.batch, *nudges.shape[1:]))
         both = np.stack([nudges, -nudges], axis=2)

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tapehead.engine.answer import Stopwatch, answer, in_precision
 from tapehead.engine.lag import lagged
 from tapehead.engine.model import Model
 from tapehead.engine.places import Gate, State, WeightAt
 from tapehead.engine.prepared import Prepared, Target
-from tapehead.engine.programs import jvp_program, spike_program
+from tapehead.engine.programs import jvp_program, spike_program, start_together
 from tapehead.engine.reduction import reduced, side_of
 from tapehead.engine.rules.cells import Keep
 from tapehead.engine.seeds import PIECES, at_times, bytes_an_entry, chunks, one_hot, one_hot_tangents
@@ -29,6 +31,9 @@ from tapehead.operations.cost import FORWARD_COST, full_route
 from tapehead.operations.plans import pair_name, texts
 from tapehead.operations.request import Array
 from tapehead.operations.selection import EVERYTHING
+
+# One-hot vectors of up to so many numbers are kept for the next time the same is asked.
+_KEPT_ENTRIES = 1 << 18
 
 
 def jacobian(model: Model, request: Request, sink: Sink | None = None) -> Result:
@@ -93,7 +98,7 @@ def full(prepared: Prepared, of: Target, wrts: Sequence[Target], reduce: str = "
     assert of.times is not None
     if reduce == "norm" and all(map(_norms_as_made, wrts)):
         return _norm_maps(prepared, of, wrts), "reverse"
-    bytes_a_step = math.prod(of.shape[1:]) * bytes_an_entry(prepared, [of, *wrts])
+    bytes_a_step = math.prod(of.shape[1:]) * bytes_an_entry(prepared, of, wrts)
     steps = []
     for chunk in chunks(of.times.shape[1], bytes_a_step):
         part = at_times(of, chunk)
@@ -114,8 +119,8 @@ def _norm_maps(prepared: Prepared, of: Target, wrts: Sequence[Target]) -> list[A
     units, places = len(of.units), [wrt.place for wrt in wrts]
     width = sum(math.prod(target.unit_shape) for target in (of, *wrts))
     found = []
-    # A sweep holds a few arrays of the stack's size; 32 is a generous guess at how many.
-    for chunk in chunks(of.times.shape[1], 32 * prepared.batch * units * width * prepared.dtype.itemsize):
+    # A sweep holds a few arrays of the stack's size; 64 is a generous guess, and leaves room for what compiling takes.
+    for chunk in chunks(of.times.shape[1], 64 * prepared.batch * units * width * prepared.dtype.itemsize):
         values, times = one_hot(prepared, at_times(of, chunk), slice(None))
         arrays = prepared.arrays()
         part = spike_program(prepared.model, prepared.calls, of.place, places, arrays, values, times, norms=units)
@@ -140,7 +145,7 @@ def _route(of: Target, wrts: Sequence[Target]) -> str:
 def _reverse(prepared: Prepared, of: Target, wrts: Sequence[Target]) -> list[Array]:
     """(batch, entries of `of`, *wrt) for each of `wrts`."""
     entries = math.prod(of.shape)
-    parts = list(chunks(entries, bytes_an_entry(prepared, [of, *wrts])))
+    parts = list(chunks(entries, bytes_an_entry(prepared, of, wrts)))
     if len(parts) == 1:
         return _sweep(prepared, of, wrts, parts[0])
     answers = [np.empty((prepared.batch, entries, *wrt.shape), prepared.dtype) for wrt in wrts]
@@ -152,12 +157,26 @@ def _reverse(prepared: Prepared, of: Target, wrts: Sequence[Target]) -> list[Arr
 
 def _sweep(prepared: Prepared, of: Target, wrts: Sequence[Target], chunk: slice) -> list[Array]:
     """The entries `chunk` of `of` with respect to each of `wrts`: (batch, entries, *wrt)."""
-    values, times = one_hot(prepared, of, chunk)
-    places = [wrt.place for wrt in wrts]
-    found = spike_program(
-        prepared.model, prepared.calls, of.place, places, prepared.arrays(), values, times, Keep(rows=True)
-    )
+    values, times, once = _started(prepared, of, chunk)
+    model, places = prepared.model, [wrt.place for wrt in wrts]
+    arrays, keep = prepared.arrays(), Keep(rows=True)
+    found = spike_program(model, prepared.calls, of.place, places, arrays, values, times, keep, once=once)
     return [taken(wrt, part, lead=2) for wrt, part in zip(wrts, found, strict=True)]
+
+
+def _started(prepared: Prepared, of: Target, chunk: slice) -> tuple[Any, Any, bool]:
+    """One-hot cotangents, the times that they start at, and whether those are one; tensors that are kept where they are
+    small."""
+
+    def make() -> tuple[Any, Any, bool]:
+        values, times = one_hot(prepared, of, chunk)
+        return tf.constant(values), tf.constant(times, tf.int32), start_together(times)
+
+    small = math.prod(of.shape) * math.prod(of.unit_shape) <= _KEPT_ENTRIES
+    if not small or of is not prepared.targets.get(of.text):
+        return make()
+    found: tuple[Any, Any, bool] = prepared.kept((of.text, chunk.start, chunk.stop), make)
+    return found
 
 
 def _grows(request: Request, of: Target, wrts: Sequence[Target]) -> bool:
@@ -175,7 +194,7 @@ def _grown(prepared: Prepared, of: Target, wrt: Target, name: str, sink: Sink) -
     for rows in chunks(prepared.batch, row * PIECES):
         part = prepared.rows(rows)
         targets = part.targets[of.text], [part.targets[wrt.text]]
-        for chunk in chunks(whole.shape[1], max(bytes_an_entry(part, [of, wrt]), entry * PIECES)):
+        for chunk in chunks(whole.shape[1], max(bytes_an_entry(part, of, [wrt]), entry * PIECES)):
             (whole[rows, chunk],) = _sweep(part, *targets, chunk)
             if part.batch == 1:
                 sink.fill(rows.start * row + chunk.stop * entry)
@@ -187,7 +206,7 @@ def _forward(prepared: Prepared, of: Target, wrt: Target) -> Array:
     """(batch, *of, entries of `wrt`)."""
     entries = math.prod(wrt.shape)
     answer = np.empty((prepared.batch, entries, *of.shape), prepared.dtype)
-    for chunk in chunks(entries, FORWARD_COST * bytes_an_entry(prepared, [of, wrt])):
+    for chunk in chunks(entries, FORWARD_COST * bytes_an_entry(prepared, of, [wrt])):
         tangents = one_hot_tangents(prepared, wrt, chunk)
         (found,) = jvp_program(prepared.model, prepared.calls, [of.place], wrt.place, prepared.arrays(), tangents)
         answer[:, chunk] = taken(of, found, lead=2)

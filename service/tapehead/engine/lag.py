@@ -72,8 +72,8 @@ def picked(whole: Array, initial: Array | None, before: Ints) -> Array:
 def _window(prepared: Prepared, of: Target, wrt: Target, lag: int, reduce: str) -> Array:
     assert isinstance(of.place, State | Gate)
     assert of.times is not None
-    times = np.broadcast_to(of.times, (prepared.batch, of.times.shape[1]))
-    path = _paths(prepared, of.place, times, lag)
+    place, times = of.place, np.broadcast_to(of.times, (prepared.batch, of.times.shape[1]))
+    path = _paths(prepared, place, times, lag)
     samples = np.repeat(np.arange(prepared.batch), times.shape[1])
     values, identity = unit_rows(prepared, of), np.array_equal(of.units, np.arange(math.prod(of.unit_shape)))
 
@@ -81,7 +81,7 @@ def _window(prepared: Prepared, of: Target, wrt: Target, lag: int, reduce: str) 
         part = lag_program(
             prepared.model,
             prepared.calls,
-            of.place,
+            place,
             wrt.place,
             prepared.arrays(),
             values,
@@ -113,7 +113,7 @@ def _diagonal(prepared: Prepared, of: Target, wrt: Target, lag: int, reduce: str
     places = [wrt.place] + ([initial.place] if initial else [])
     entries = math.prod(of.shape[1:])
     found = []
-    for chunk in chunks(before.shape[1], entries * bytes_an_entry(prepared, [of, wrt])):
+    for chunk in chunks(before.shape[1], entries * bytes_an_entry(prepared, of, [wrt])):
         values, stored = one_hot(prepared, at_times(of, chunk), slice(None))
         swept = spike_program(prepared.model, prepared.calls, of.place, places, prepared.arrays(), values, stored)
         at = before[:, chunk]

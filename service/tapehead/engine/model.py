@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tapehead.engine.graph import AnyCall, Graph, flatten
+from tapehead.engine.kept import Kept
 from tapehead.engine.naming import describe, named_places, named_weights
 from tapehead.engine.places import Inner, Place, TensorAt, WeightAt
 from tapehead.engine.precision import copy_weights, model_dtype, rebuilt
@@ -20,6 +22,9 @@ from tapehead.operations import Card
 
 # How many compiled functions a model keeps, one for each question: a traced one takes some 6 to 9 MB.
 PROGRAMS = 64
+
+# How many requests' points it keeps as places, timesteps and one-hot vectors: at most a few MB each.
+QUESTIONS = 64
 
 _MASKING = (keras.layers.Masking, keras.layers.Embedding)
 
@@ -47,12 +52,15 @@ class Model:
         like: Model | None = None,
         later: Later | None = None,
     ) -> None:
+        self.handed: Any = like.handed if like else keras_model
+        """The Keras model as it was handed over, which knows the loss that it is compiled with."""
         keras_model = with_graph(keras_model)
         self.keras = keras_model
         self.live, self.later = live, later
         self.graph: Graph = flatten(keras_model)
         self.dtype, uniform = model_dtype(keras_model)
-        self._programs: OrderedDict[Hashable, Program] = OrderedDict()
+        self.programs: Kept[Program] = Kept(PROGRAMS)
+        self.questions: Kept[Any] = Kept(QUESTIONS)
         self.places: dict[str, Place] = named_places(self.graph)
         own_weights = named_weights(self.graph)
         self.weights: dict[str, Any] = dict(
@@ -69,12 +77,26 @@ class Model:
     def __repr__(self) -> str:
         return f"<Model {self.card.name!r} version {self.card.version}: {len(self.graph.calls)} calls, {self.dtype}>"
 
+    @cached_property
+    def device(self) -> str:
+        """The device that its programs run on."""
+        with tf.init_scope():
+            placed = tf.zeros([]).device
+        return str(placed).rpartition("device:")[2].lower() or "cpu:0"
+
     @property
     def bytes(self) -> int:
         """The bytes of its weights."""
         return int(
             sum(np.prod(v.shape, dtype=np.int64) * np.dtype(_itemtype(v.dtype)).itemsize for v in self.keras.variables)
         )
+
+    @property
+    def compile_s(self) -> float:
+        """The seconds that compiling its programs took, those of its copies in other precisions among them."""
+        copies = {id(copy): copy for copy in self._variants.values() if copy is not self}
+        own = sum(program.compile_s for program in self.programs)
+        return own + sum(copy.compile_s for copy in copies.values())
 
     def at(self, precision: str | None) -> Model:
         """The same model in `precision`: itself, or a copy rebuilt from its config with the weights copied.
@@ -107,15 +129,6 @@ class Model:
             return self.places[name]
         weight = name if name in self.weights else name.rpartition(".")[0]
         return self._weight_places[weight]
-
-    def program(self, key: Hashable, build: Callable[[], Program]) -> Program:
-        """The compiled function kept under `key`, built the first time; the least recently used go beyond PROGRAMS."""
-        if key not in self._programs:
-            self._programs[key] = build()
-        self._programs.move_to_end(key)
-        while len(self._programs) > PROGRAMS:
-            self._programs.popitem(last=False)
-        return self._programs[key]
 
     def calls_before(self, places: Sequence[Place]) -> list[AnyCall]:
         """The calls that must run before `places` have values."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -9,6 +10,7 @@ import keras
 from tapehead.engine.graph import Call, Graph, Recurrence
 from tapehead.engine.places import Final, Gate, Initial, Inner, Place, State, TensorAt
 from tapehead.engine.rules import cell_gates
+from tapehead.engine.rules.ranges import activations
 from tapehead.operations import Card, PointInfo, TensorSpec
 from tapehead.operations.card import Kind
 from tapehead.points import quoted
@@ -70,6 +72,8 @@ def describe(model: Model, name: str, version: int) -> Card:
         aliases={**_paths(model), **_aliases(graph, points)},
         closed=_closed(graph),
         columns=_columns(model),
+        output_keys=_output_keys(model.keras, _output_names(model.keras, outputs)),
+        layers=tuple(_layers(graph)),
     )
 
 
@@ -118,6 +122,15 @@ def _output_names(keras_model: Any, points: list[str]) -> list[str]:
     return names if len(names) == len(points) == len(set(names)) else points
 
 
+def _output_keys(keras_model: Any, names: list[str]) -> dict[str, str]:
+    """The outputs' names by the keys under which the model gives them, where it gives a map."""
+    structure = getattr(getattr(keras_model, "_functional", keras_model), "_outputs_struct", None)
+    if not isinstance(structure, dict) or len(structure) != len(names):
+        return {}
+    # Keras flattens a map in the order of its sorted keys.
+    return dict(zip(sorted(structure), names, strict=True))
+
+
 def _recurrent_info(call: Recurrence, places: dict[str, Place]) -> dict[str, Any]:
     rule = call.rule
     read = TensorAt(call.sequence)
@@ -126,10 +139,24 @@ def _recurrent_info(call: Recurrence, places: dict[str, Place]) -> dict[str, Any
         "units": list(rule.output_shape),
         "states": {state: list(shape) for state, shape in zip(rule.states, rule.state_shapes, strict=True)},
         "gates": list(rule.gates),
+        "activations": activations(rule),
         "direction": "backward" if call.backwards else "forward",
         "reads": [name for name, place in places.items() if place == read],
         "fed": call.initial is not None,
     }
+
+
+def _layers(graph: Graph) -> Iterator[dict[str, Any]]:
+    """Every input, call and output with the names of those whose tensors it reads, each after what it reads."""
+    made = {tensor: quoted(name) for name, tensor in graph.inputs.items()}
+    yield from ({"name": name, "class": "Input", "inbound": []} for name in made.values())
+    for call in graph.calls:
+        inbound = list(dict.fromkeys(made[tensor] for tensor in call.inputs))
+        yield {"name": call.name, "class": type(call.layer).__name__, "inbound": inbound}
+        made.update(dict.fromkeys(call.outputs, call.name))
+    for n, tensor in enumerate(graph.outputs):
+        name = "outputs" if len(graph.outputs) == 1 else f"outputs.{n}"
+        yield {"name": name, "class": "Output", "inbound": [made[tensor]]}
 
 
 def named_weights(graph: Graph) -> dict[str, Any]:

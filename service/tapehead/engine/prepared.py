@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tapehead.engine.compiled import Arrays
-from tapehead.engine.graph import Recurrence
+from tapehead.engine.graph import AnyCall, Recurrence
 from tapehead.engine.model import Model
 from tapehead.engine.places import Inner, Place, State, TensorAt, WeightAt
 from tapehead.engine.programs import masks_program, values_program
@@ -37,7 +37,7 @@ class Target:
         """The flat indices of the units that are taken."""
         return self.selection.units(self.unit_shape)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """The shape of what is taken, without the batch axis."""
         kept = self.selection.shape(None, None if self.times is None else self.times.shape[1])
@@ -52,7 +52,7 @@ class Target:
         rest = [next(units) if isinstance(entry, slice) else 1 for entry in self.selection.rest]
         return (*([] if self.times is None else [self.times.shape[1]]), *rest)
 
-    @property
+    @cached_property
     def whole(self) -> bool:
         """Whether the index takes every timestep and every unit."""
         return self.selection.time in (None, EVERYTHING) and all(entry == EVERYTHING for entry in self.selection.rest)
@@ -65,11 +65,19 @@ class Prepared:
         self.model, self.request = model, request
         self.lengths = {name: np.asarray(own, np.int32) for name, own in (request.lengths or {}).items()}
         self.inputs = {name: self._padded(name, array) for name, array in request.inputs.items()}
-        selections = {text: select(model.card, text, argmax=argmax) for text in texts}
-        self.places = {text: model.place(selection.name) for text, selection in selections.items()}
-        self.calls = tuple(model.calls_before(list(self.places.values())))
+        self._asked = (tuple(texts), argmax)
+        selections, self.places, self.calls = model.questions.get(self._asked, self._resolved)
         self.masks = self._masks()
-        self.targets = {text: self._target(text, selection) for text, selection in selections.items()}
+        self.targets: dict[str, Target] = self.kept(
+            "targets", lambda: {text: self._target(text, selection) for text, selection in selections.items()}
+        )
+
+    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What follows from the question and the inputs' shapes alone: made anew only where masks come in."""
+        if self.masks or self.request.initial_states:
+            return make()
+        shapes = tuple((name, array.shape) for name, array in self.inputs.items())
+        return self.model.questions.get((self._asked, shapes, key), make)
 
     @property
     def batch(self) -> int:
@@ -127,6 +135,13 @@ class Prepared:
     def run_times(self, call: Recurrence, times: Ints) -> Ints:
         """Timesteps of the input's own time as the layer runs them; the map is its own inverse."""
         return self.timesteps(State(call, "")) - 1 - times if call.backwards else times
+
+    def _resolved(self) -> tuple[dict[str, Selection], dict[str, Place], tuple[AnyCall, ...]]:
+        """What each text takes, the place that it names, and the calls before all of them."""
+        texts, argmax = self._asked
+        selections = {text: select(self.model.card, text, argmax=argmax) for text in texts}
+        places = {text: self.model.place(selection.name) for text, selection in selections.items()}
+        return selections, places, tuple(self.model.calls_before(list(places.values())))
 
     def _padded(self, name: str, array: Array) -> Array:
         """The input with its padding set to the value that the model masks."""

@@ -98,12 +98,12 @@ def pulled(
     if of.times is not None and of.times.shape[1] > 1:
         found = wave_program(model, calls, of.place, places, arrays, filled(prepared, of, stack))
     else:
-        values, times = _spike(prepared, of, stack)
+        values, times = spike(prepared, of, stack)
         found = spike_program(model, calls, of.place, places, arrays, values, times)
     return [taken(wrt, part, lead=_lead(wrt)) for wrt, part in zip(wrts, found, strict=True)]
 
 
-def _spike(prepared: Prepared, of: Target, stack: Array) -> tuple[Array, Array]:
+def spike(prepared: Prepared, of: Target, stack: Array) -> tuple[Array, Array]:
     """Cotangents of one timestep, or of a point without any: (batch, m, *units), and when they start (rows, m)."""
     entries = stack.shape[1]
     if of.times is None:
@@ -126,7 +126,7 @@ def _second(prepared: Prepared, of: Target, wrt: Target, tangent: Array) -> tupl
     stacked = tangent.ndim > len(wrt.shape) + (not isinstance(wrt.place, WeightAt))
     tangents = _entire(prepared, wrt, tangent, stacked=stacked)
     weight = isinstance(wrt.place, WeightAt)
-    values, times = _spike(prepared, of, np.ones((prepared.batch, 1, *of.shape), prepared.dtype))
+    values, times = spike(prepared, of, np.ones((prepared.batch, 1, *of.shape), prepared.dtype))
     arrays = prepared.arrays()
     found = [
         hvp_program(prepared.model, prepared.calls, of.place, wrt.place, arrays, values, times, one)

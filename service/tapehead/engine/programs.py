@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tapehead.engine.compiled import Array, Arrays, Operand, Tensor, given, ran
-from tapehead.engine.graph import AnyCall
+from tapehead.engine.graph import AnyCall, Recurrence
 from tapehead.engine.model import Model
 from tapehead.engine.places import Final, Gate, Initial, Inner, Place, State, TensorAt, WeightAt
 from tapehead.engine.rules.cells import SUMMED, Keep
@@ -19,9 +19,6 @@ from tapehead.engine.sweep import Source, at_valid, gate_values, read, sweep
 from tapehead.engine.trace import Trace, input_order, run_order, trace
 
 Calls = Sequence[AnyCall]
-
-# How many vectors a sweep must carry for forming each step's derivative to pay.
-MANY = 48
 
 
 def masks_program(model: Model, calls: Calls, arrays: Arrays) -> dict[str, Array]:
@@ -56,6 +53,7 @@ def spike_program(
     times: Array,
     keep: Keep = SUMMED,
     *,
+    once: bool | None = None,
     norms: int = 0,
 ) -> list[Array]:
     """Sweeps back a stack whose entries start at one timestep each: (batch, m, *wrt) for each of `wrt`.
@@ -63,17 +61,17 @@ def spike_program(
     With respect to a weight the answer is (m, *wrt), behind the batch where `keep` keeps that. `values` is (batch or 1,
     m, *units), `times` (batch or 1, m) in the order that `of` is stored in: run order for a state or gate. For a point
     without timesteps `times` is left unread. With `norms` every wrt is a state or gate, and the answer is (batch,
-    m / norms, timesteps): the norm of every `norms` entries' derivatives, taken as each timestep is reached.
+    m / norms, timesteps): the norm of every `norms` entries' derivatives, taken as each timestep is reached. `once`
+    says whether all `times` are one, where that is known.
     """
 
     def back(arrays: Arrays, values: Tensor, times: Tensor) -> list[Tensor]:
         made = trace(model.graph, calls, given(model, arrays))
-        stack = tf.shape(values)[1]
-        return _swept(made, calls, of, wrt, _spiked(made, of, values, times), stack, keep, many=many, norms=norms)
+        stack, start = tf.shape(values)[1], spiked(made, of, values, times, once=together)
+        return _swept(made, calls, of, wrt, start, stack, keep, vectors=vectors, norms=norms)
 
-    # Below, forming a step's derivative takes longer than it saves: at 32 it did, at 64 not (benchmarks/NOTES.md).
-    many = values.shape[1] >= MANY
-    kind = ("spike", of, tuple(wrt), keep, many, norms)
+    vectors, together = _enough(calls, values.shape[1]), start_together(times) if once is None else once
+    kind = ("spike", of, tuple(wrt), keep, vectors, together, norms)
     found: list[Array] = ran(model, kind, back, calls, arrays, Operand(values, 2), Operand(times, 2))
     return found
 
@@ -127,7 +125,7 @@ def hvp_program(
             tape.watch(point)
             nudges = {} if weight else {wrt: point}
             made = trace(model.graph, calls, replace(given(model, arrays), nudges=nudges))
-            (swept,) = _swept(made, calls, of, [wrt], _spiked(made, of, values, times), tf.constant(1), SUMMED)
+            (swept,) = _swept(made, calls, of, [wrt], spiked(made, of, values, times), tf.constant(1), SUMMED)
             # A nudge at a timestep that does not count moves nothing, so its tangent must not either.
             along = tangent if weight else _at_valid(made, wrt, tangent[:, None])[:, 0]
             product = tf.reduce_sum((swept[0] if weight else swept[:, 0]) * along)
@@ -167,17 +165,17 @@ def lag_program(
 ) -> Array:
     """`window.lagged` within one recurrent layer: (rows, m, *wrt) for `values` (1, m, *units) and a path."""
     whole = of.name if identity and isinstance(of, State) and len(times) > 1 else None
-    many = values.shape[1] >= MANY
+    vectors = _enough(calls, values.shape[1])
 
     def back(arrays: Arrays, values: Tensor, times: Tensor, samples: Tensor) -> Tensor:
         made = trace(model.graph, calls, given(model, arrays))
         name = wrt.name if isinstance(wrt, Inner) else INPUTS
         path = Path(tf.transpose(times), samples)
-        return lagged(made.runs[of.call], {of.name: values}, path, name, identity=whole, many=many)
+        return lagged(made.runs[of.call], {of.name: values}, path, name, identity=whole, vectors=vectors)
 
     # One step back is known to need no loop.
     operands = (Operand(values, 2), Operand(times.T, 1 if len(times) == 2 else 2), Operand(samples, 1))
-    return ran(model, ("lag", of, wrt, whole, many), back, calls, arrays, *operands)
+    return ran(model, ("lag", of, wrt, whole, vectors), back, calls, arrays, *operands)
 
 
 def timed(model: Model, place: Place) -> bool:
@@ -213,10 +211,10 @@ def _swept(
     stack: Tensor,
     keep: Keep = SUMMED,
     *,
-    many: bool = False,
+    vectors: int = 0,
     norms: int = 0,
 ) -> list[Tensor]:
-    found = sweep(made, calls, Source(of, cotangents, stack, many, norms), wrt, keep)
+    found = sweep(made, calls, Source(of, cotangents, stack, vectors, norms), wrt, keep)
     return [_at_valid(made, place, read(made, found, place, stack)) for place in wrt]
 
 
@@ -232,10 +230,21 @@ def _pushed(made: Trace, calls: Calls, of: Place, wrt: Place, tangents: Tensor, 
     return tf.convert_to_tensor(tape.gradient(product, zeros, unconnected_gradients="zero"))
 
 
-def _spiked(made: Trace, of: Place, values: Tensor, times: Tensor) -> Seed | Tensor:
+def start_together(times: Array) -> bool:
+    """Whether all of a stack's entries start at one timestep."""
+    return bool((times == times.flat[0]).all())
+
+
+def _enough(calls: Calls, vectors: int) -> int:
+    """For how many vectors at least a program is made: the most of the rules' `many` that there are, or 0."""
+    found = [call.rule.many for call in calls if isinstance(call, Recurrence) and call.rule.many is not None]
+    return max((many for many in found if many <= vectors), default=0)
+
+
+def spiked(made: Trace, of: Place, values: Tensor, times: Tensor, *, once: bool = False) -> Seed | Tensor:
     """The start of a sweep: a spike inside a recurrent layer, else cotangents of the whole tensor."""
     if isinstance(of, State | Gate):
-        return Spike(values, times)
+        return Spike(values, times, once)
     rows = tf.concat([[made.batch], tf.shape(values)[1:]], axis=0)
     if not isinstance(of, TensorAt) or made.values[of.tensor].shape.rank == values.shape.rank - 1:
         return tf.broadcast_to(values, rows)

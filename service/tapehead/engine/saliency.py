@@ -9,6 +9,7 @@ integrated_gradients   (x - x') * mean over a in [0, 1] of d target / d x at x' 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -87,31 +88,45 @@ def _integrated(question: _Question, baseline: Any, n_steps: int) -> dict[str, A
     name = _input_name(prepared, wrt)
     x = prepared.inputs[name]
     start = np.broadcast_to(np.asarray(baseline, x.dtype), x.shape)
-    nodes, weights = np.polynomial.legendre.leggauss(n_steps)
-    nodes, weights = (nodes + 1) / 2, weights / 2
+    nodes, weights = _quadrature(n_steps)
     mean = np.zeros(x.shape, np.float64)
     # A sweep holds a few arrays the size of the states for every point; 64 inputs' worth is a generous guess at that.
     for chunk in chunks(n_steps, 64 * x.nbytes):
         steps = nodes[chunk].reshape(1, -1, *[1] * (x.ndim - 1))
         path = start[:, None] + steps * (x - start)[:, None]
-        mean += np.einsum("k,bk...->b...", weights[chunk], _gradients(question, name, path))
+        gradients = _gradients(question, name, path).reshape(*path.shape[:2], -1)
+        mean += np.matmul(weights[chunk].astype(x.dtype), gradients).reshape(x.shape)
     attributions = (x - start) * mean
-    change = _target(question, prepared.arrays()) - _target(question, _with_input(prepared, name, start))
+    at_input, at_baseline = np.split(_target(question, name, np.stack([x, start], axis=1)), 2, axis=1)
+    change = (at_input - at_baseline)[:, 0]
     gap = attributions.reshape(prepared.batch, -1).sum(axis=1) - change
     value = taken(wrt, attributions.astype(prepared.dtype))
     return {"value": value, "completeness_gap": gap.astype(prepared.dtype)}
 
 
+@lru_cache(maxsize=64)
+def _quadrature(n_steps: int) -> tuple[Array, Array]:
+    """Gauss and Legendre's nodes and weights on [0, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(n_steps)
+    return (nodes + 1) / 2, weights / 2
+
+
 def _gradients(question: _Question, name: str, path: Array) -> Array:
     """The gradient at each point of each sample's path: (batch, points, *input)."""
-    prepared, target = question.prepared, question.target
-    points = path.shape[1]
+    arrays, target, cotangent = _along(question, name, path)
+    whole = replace(question.wrt, selection=_whole(question.wrt))
+    (found,) = pulled(question.prepared, target, [whole], cotangent, arrays)
+    return found.reshape(path.shape)
+
+
+def _along(question: _Question, name: str, path: Array) -> tuple[Arrays, Target, Array]:
+    """What a program starts from for every point of each sample's path, (batch, points, *input), beside each other; and
+    the target and the cotangent for them."""
+    prepared, target, points = question.prepared, question.target, path.shape[1]
     if target.times is not None and len(target.times) > 1:
         target = replace(target, times=np.repeat(target.times, points, axis=0))
-    whole = replace(question.wrt, selection=_whole(question.wrt))
     arrays = _with_input(prepared, name, path.reshape(-1, *path.shape[2:]), points)
-    (found,) = pulled(prepared, target, [whole], np.repeat(question.cotangent, points, axis=0), arrays)
-    return found.reshape(path.shape)
+    return arrays, target, np.repeat(question.cotangent, points, axis=0)
 
 
 def _whole(wrt: Target) -> Any:
@@ -125,11 +140,12 @@ def _with_input(prepared: Prepared, name: str, array: Array, repeats: int = 1) -
     return prepared.arrays({**inputs, name: np.ascontiguousarray(array, prepared.dtype)}, repeats)
 
 
-def _target(question: _Question, arrays: Arrays) -> Array:
-    """The number that is asked about, (batch,)."""
-    prepared, target = question.prepared, question.target
+def _target(question: _Question, name: str, path: Array) -> Array:
+    """The number that is asked about at each point of each sample's path: (batch, points)."""
+    prepared = question.prepared
+    arrays, target, cotangent = _along(question, name, path)
     (found,) = values_program(prepared.model, prepared.calls, [target.place], arrays)
-    picked: Array = (taken(target, found) * question.cotangent[:, 0]).reshape(prepared.batch, -1).sum(axis=1)
+    picked: Array = (taken(target, found) * cotangent[:, 0]).reshape(*path.shape[:2], -1).sum(axis=2)
     return picked
 
 

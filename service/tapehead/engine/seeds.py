@@ -29,13 +29,15 @@ def chunks(count: int, bytes_each: int) -> Iterator[slice]:
         yield slice(start, min(count, start + step))
 
 
-def bytes_an_entry(prepared: Prepared, targets: Sequence[Target]) -> int:
-    """About what one stack entry takes in a sweep: the arrays it writes at every timestep, and their transposes."""
-    steps = max([1, *(prepared.timesteps(target.place) for target in targets if target.times is not None)])
-    shapes = prepared.model.seen.shapes
-    units = sum(shapes[call.sequence][-1] or 1 for call in prepared.model.graph.recurrences if call in prepared.calls)
-    widths = sum(math.prod(target.unit_shape) for target in targets)
-    return prepared.batch * steps * 2 * (units + widths) * prepared.dtype.itemsize
+def bytes_an_entry(prepared: Prepared, of: Target, wrts: Sequence[Target]) -> int:
+    """About what one stack entry takes in a sweep: what is written at every timestep, its transpose, a few states."""
+    steps = max([1, *(prepared.timesteps(target.place) for target in (of, *wrts) if target.times is not None)])
+    shapes, calls = prepared.model.seen.shapes, prepared.calls
+    recurrences = [call for call in prepared.model.graph.recurrences if call in calls]
+    features = sum(shapes[call.sequence][-1] or 1 for call in recurrences)
+    written = features + sum(math.prod(wrt.unit_shape) for wrt in wrts)
+    states = sum(math.prod(n or 1 for n in shape) for call in recurrences for shape in call.rule.state_shapes)
+    return prepared.batch * (2 * steps * written + 6 * (states + math.prod(of.unit_shape))) * prepared.dtype.itemsize
 
 
 def one_hot(prepared: Prepared, of: Target, chunk: slice) -> tuple[Array, Ints]:

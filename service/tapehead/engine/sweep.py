@@ -5,7 +5,7 @@ Cotangents between layers are (batch, m, …) by tensor number; those inside a r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,15 +25,17 @@ Tensor = Any
 class Source:
     """Where a sweep starts: a place, and its stack of cotangents.
 
-    `cotangents` is a Spike or Wave in run order for a state or gate at its timesteps, else (batch, m, …). `many` says
-    that the stack is large, `norms` what states and gates are reduced to (see `recurrence.back` for both).
+    `cotangents` is a Spike or Wave in run order for a state or gate at its timesteps, else (batch, m, …). The stack
+    holds `vectors` or more; `norms` is what states and gates are reduced to (see `recurrence.back` for both).
     """
 
     place: Place
     cotangents: Seed | Tensor
     stack: Tensor
-    many: bool = False
+    vectors: int = 0
     norms: int = 0
+    also: Mapping[int, Tensor] = field(default_factory=dict)
+    """Cotangents of more tensors between layers, by number."""
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Found:
     """The total derivatives that a sweep has gathered so far."""
 
     source: Source
-    keep: Keep = SUMMED
+    keep: Keep | None = SUMMED
     weights: dict[int, Tensor] = field(default_factory=dict)
     tensors: dict[int, Tensor] = field(default_factory=dict)
     adjoints: dict[Recurrence, Adjoint] = field(default_factory=dict)
@@ -63,22 +65,29 @@ class Found:
             self.weights[key] = self.weights[key] + cotangents if key in self.weights else cotangents
 
 
-def sweep(made: Trace, calls: Sequence[AnyCall], source: Source, reads: Sequence[Place], keep: Keep = SUMMED) -> Found:
+def sweep(
+    made: Trace, calls: Sequence[AnyCall], source: Source, reads: Sequence[Place], keep: Keep | None = SUMMED
+) -> Found:
     """Takes the cotangents of `source` back through `calls`, the ones that `made` ran, to every place in `reads`.
 
     `keep` says what is not summed over with respect to a weight: (m, *weight), behind the batch where that is kept.
+    Without it weights get nothing, but what theirs is made of stays: the layers' rights, and what reached the outputs.
     """
     found = Found(source, keep)
     wanted = reached_from(calls, reads)
+    above = {tensor for call in wanted for tensor in call.outputs}
+    above.update(place.tensor for place in reads if isinstance(place, TensorAt))
     if isinstance(source.place, TensorAt):
         found.add(source.place.tensor, source.cotangents)
+    for tensor, cotangents in source.also.items():
+        found.add(tensor, cotangents)
     if isinstance(source.place, Initial) and (fed := made.fed(source.place)) is not None:
         found.add(fed, source.cotangents)
     for call in reversed(calls):
         if call not in wanted:
             continue
         if isinstance(call, Recurrence):
-            _back_recurrence(made, call, source, reads, found)
+            _back_recurrence(made, call, source, reads, found, inputs=call.sequence in above)
         elif not any(tensor in found.tensors for tensor in call.outputs):
             continue
         elif isinstance(call, Merge):
@@ -106,7 +115,7 @@ def read(made: Trace, found: Found, place: Place, stack: Tensor) -> Tensor:
         case WeightAt(variable):
             if id(variable) in found.weights:
                 return found.weights[id(variable)]
-            rows = [made.batch] if found.keep.rows else []
+            rows = [made.batch] if found.keep is not None and found.keep.rows else []
             return tf.zeros([*rows, stack, *variable.shape], found.dtype)
         case TensorAt(tensor):
             if tensor in found.tensors:
@@ -153,7 +162,9 @@ def reached_from(calls: Sequence[AnyCall], reads: Sequence[Place]) -> set[AnyCal
     return reached
 
 
-def _back_recurrence(made: Trace, call: Recurrence, source: Source, reads: Sequence[Place], found: Found) -> None:
+def _back_recurrence(
+    made: Trace, call: Recurrence, source: Source, reads: Sequence[Place], found: Found, *, inputs: bool
+) -> None:
     run = made.runs[call]
     seeds = _seeds(made, call, source, found)
     if not seeds.points and seeds.output is None and not seeds.final:
@@ -161,14 +172,15 @@ def _back_recurrence(made: Trace, call: Recurrence, source: Source, reads: Seque
     own = {place for place in reads if isinstance(place, Inner) and place.call is call}
     names = frozenset(place.name for place in own if not isinstance(place, Initial))
     weights = wants_weights(call, reads)
-    adjoint = back(run, source.stack, seeds, names, weights=weights, many=source.many, norms=source.norms)
+    adjoint = back(
+        run, source.stack, seeds, names, weights=weights, inputs=inputs, vectors=source.vectors, norms=source.norms
+    )
     found.adjoints[call] = adjoint
-    if weights:
+    if weights and found.keep is not None:
         found.add_weights(weight_cotangents(run, adjoint.rights, found.keep))
-    inputs = swapped_stack(adjoint.inputs)
-    if call.backwards:
-        inputs = flipped(inputs, time_axis=2)
-    found.add(call.sequence, inputs)
+    if adjoint.inputs is not None:
+        passed = swapped_stack(adjoint.inputs)
+        found.add(call.sequence, flipped(passed, time_axis=2) if call.backwards else passed)
     for state, cotangents in zip(call.rule.states, adjoint.initial, strict=True):
         if (fed := made.fed(Initial(call, state))) is not None:
             found.add(fed, cotangents)
@@ -197,7 +209,7 @@ def _output_seed(made: Trace, call: Recurrence, stack: Tensor, arrived: Tensor |
     if not call.layer.return_sequences:
         last = tf.shape(run.inputs)[0] - 1
         shown = arrived if valid is None else at_valid(arrived, valid[-1])
-        return Spike(shown, tf.fill((1, stack), last))
+        return Spike(shown, tf.fill((1, stack), last), once=True)
     arrived = unshown(call, made.given, arrived, time_axis=2)
     wave = tf.transpose(arrived, [2, 0, 1, *range(3, arrived.shape.rank)])
     return Wave(wave if valid is None else at_valid(wave, valid))
@@ -242,7 +254,7 @@ def _unmerged(mode: str, cotangents: Tensor, one: Tensor, other: Tensor) -> tupl
 
 def _back_layer(made: Trace, call: Call, found: Found, weights: bool) -> None:
     arrived = [found.tensors.get(tensor) for tensor in call.outputs]
-    if weights:
+    if weights and found.keep is not None:
         found.add_weights(weights_layer(call, made.values, made.masks, arrived, weights_of(call), found.keep))
     for tensor, cotangents in pull_layer(call, made.values, made.masks, arrived, found.source.stack).items():
         found.add(tensor, cotangents)

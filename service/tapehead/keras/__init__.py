@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from tapehead.keras.gradient_cell import GradientCell
+from tapehead.keras.gradient_monitor import GradientMonitor, GradientWarning
+from tapehead.keras.records import GradientRecord
 
-__all__ = ["GradientCell"]
+__all__ = ["GradientCell", "GradientMonitor", "GradientRecord", "GradientWarning"]

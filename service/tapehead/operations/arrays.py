@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,7 +89,7 @@ def floating(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
         BadDtype: it holds neither floats nor integers.
         NotFinite: a number is not finite, or is too large for `dtype`.
     """
-    if array.dtype.name not in _FLOATS and array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and _name(array.dtype) not in _FLOATS:
         raise BadDtype(f"{name} is {array.dtype.name}; expected floating-point numbers")
     finite(name, array)
     with np.errstate(over="ignore"):
@@ -96,6 +97,11 @@ def floating(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
     if cast is not array and array.dtype.itemsize > dtype.itemsize:
         finite(f"{name} as {dtype.name}", cast)
     return cast
+
+
+@functools.lru_cache(64)
+def _name(dtype: np.dtype[Any]) -> str:
+    return dtype.name  # NumPy makes it anew each time
 
 
 def _named(card: Card, arrays: Mapping[str, Array], what: str) -> Mapping[str, Array]:

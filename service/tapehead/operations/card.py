@@ -39,8 +39,8 @@ class PointInfo:
 class Card:
     """A model's name, inputs, outputs, points, recurrent layers and weights, as plain values that cross the seam.
 
-    `recurrent` tells of each layer its cell, units, states, gates and direction, the points that are the sequence it
-    `reads`, and whether the model has it `fed` with initial states.
+    `recurrent` tells of each layer its cell, units, states, gates and direction, the `activations` that give its gates,
+    the points that are the sequence it `reads`, and whether the model has it `fed` with initial states.
     """
 
     name: str
@@ -59,6 +59,10 @@ class Card:
     """Why a recurrent layer within another layer has no points, by the inner one's name."""
     columns: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
     """Where on a weight's last axis each gate's columns start and end."""
+    output_keys: Mapping[str, str] = field(default_factory=dict)
+    """The outputs' names by the keys of the map in which the model's call gives them."""
+    layers: tuple[Mapping[str, Any], ...] = ()
+    """The calls of the model from inputs to outputs: each one's `name`, `class` and the names of the `inbound` ones."""
 
     def to_plain(self) -> dict[str, Any]:
         """The card as maps, lists, text and numbers."""
@@ -78,6 +82,7 @@ class Card:
                     name: {gate: (start, end) for gate, (start, end) in gates.items()}
                     for name, gates in plain["columns"].items()
                 },
+                "layers": tuple(plain["layers"]),
             }
         )
 

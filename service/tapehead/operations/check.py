@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from tapehead.errors import AnswerTooLarge, UnknownOperation
 from tapehead.operations.arrays import checked_initial_states, checked_inputs, checked_lengths
 from tapehead.operations.card import Card
+from tapehead.operations.diagnosing import diagnosis_plans
 from tapehead.operations.parameters import checked_parameters
 from tapehead.operations.plans import PLANS, Asked, result_dtype
 from tapehead.operations.request import Plan, Request
 from tapehead.operations.table import INFER, OPERATIONS
+from tapehead.operations.weights import weight_plans
 
 DEFAULT_ANSWER_LIMIT = 4 << 30
+
+EVERY_PLAN = {**PLANS, "weight_gradients": weight_plans, "diagnose": diagnosis_plans}
+"""The plan of every operation: those of plans.py, and those that have a module of their own."""
 
 
 def check(
@@ -40,7 +45,7 @@ def check(
         checked_initial_states(card, request.initial_states, batch, dtype),
         parameters,
     )
-    plans = PLANS[operation](Asked(card, checked, dtype))
+    plans = EVERY_PLAN[operation](Asked(card, checked, dtype))
     total = sum(plan.bytes for plan in plans)
     if total > answer_limit and not parameters.get("dry_run"):
         raise AnswerTooLarge(_too_large(plans, total, answer_limit))

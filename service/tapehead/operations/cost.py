@@ -21,8 +21,10 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from tapehead.operations.card import Card, PointInfo
+from tapehead.operations.diagnosing import diagnosis_cost
 from tapehead.operations.plans import Asked, Shape, result_dtype, texts
 from tapehead.operations.request import Request
+from tapehead.operations.weights import weight_cost
 
 # A push forward is a sweep back and its transpose: worth it where it has this many times fewer entries to carry.
 FORWARD_COST = 3
@@ -196,6 +198,8 @@ COSTS: Mapping[str, Callable[[Asked], tuple[str, float]]] = {
     "hvp": _hvp,
     "check": _check,
     "saliency": _saliency,
+    "weight_gradients": weight_cost,
+    "diagnose": diagnosis_cost,
     "infer": _values,
 }
 """The route of each operation, and how many runs forward its work amounts to."""

@@ -40,12 +40,28 @@ def _checked_parameter(parameter: Parameter, value: Any) -> Any:
         raise BadParameter(f"{parameter.name} is {_shown(value)}; expected {wanted}")
     if parameter.kind == "choice" and value not in parameter.choices:
         raise BadParameter(f"{parameter.name} is {value!r}; expected one of {', '.join(parameter.choices)}")
+    if parameter.kind == "choices":
+        return _checked_choices(parameter, (value,) if isinstance(value, str) else tuple(value))
     if isinstance(value, int | float):
         least, most = parameter.least, parameter.most
         if (least is not None and value < least) or (most is not None and value > most):
             bounds = f"at least {least}" + ("" if most is None else f" and at most {most}")
             raise BadParameter(f"{parameter.name} is {value}; it must be {bounds}")
     return value
+
+
+def _checked_choices(parameter: Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    if wrong := [value for value in values if value not in parameter.choices]:
+        raise BadParameter(f"{parameter.name} holds {wrong[0]!r}; expected any of {', '.join(parameter.choices)}")
+    if len(set(values)) < len(values):
+        raise BadParameter(f"{parameter.name} is {list(values)}; expected each at most once")
+    return values
+
+
+def _names(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return bool(value) and all(isinstance(text, str) for text in value.values())
+    return isinstance(value, str)
 
 
 def _points(value: Any) -> bool:
@@ -64,6 +80,10 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
+def _numbers(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) and _number(one) for name, one in value.items())
+
+
 _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "point": (lambda value: isinstance(value, str), "the text of a point, as 'lstm.h[-1]'"),
     "points": (lambda value: isinstance(value, str) or _points(value), "a list of points"),
@@ -73,8 +93,11 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "float": (_number, "a number"),
     "string": (lambda value: isinstance(value, str), "text"),
     "choice": (lambda value: isinstance(value, str), "text"),
+    "choices": (lambda value: isinstance(value, str) or _points(value), "a list of texts"),
+    "name or names": (_names, "a name, or a map of outputs to names"),
     "tensor": (lambda value: isinstance(value, np.ndarray | Mapping), "a tensor"),
     "number or tensor": (lambda value: isinstance(value, np.ndarray) or _number(value), "a number or a tensor"),
+    "numbers": (_numbers, "a map of names to numbers"),
 }
 
 

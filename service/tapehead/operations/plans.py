@@ -252,7 +252,7 @@ def _jvp(asked: Asked) -> tuple[Plan, ...]:
 
 
 def _hvp(asked: Asked) -> tuple[Plan, ...]:
-    _one_number(asked, "of")
+    one_number(asked, "of")
     wrt = asked.parameters["wrt"]
     tangents = asked.vectors("tangent", "wrt")
     selection, shape = asked.wrt(wrt)
@@ -261,7 +261,7 @@ def _hvp(asked: Asked) -> tuple[Plan, ...]:
 
 
 def _saliency(asked: Asked) -> tuple[Plan, ...]:
-    _one_number(asked, "target", argmax=True)
+    one_number(asked, "target", argmax=True)
     selection, shape = asked.of(asked.parameters["wrt"])
     value = asked.plan("value", shape, selection.axes)
     if asked.parameters["method"] != "integrated_gradients":
@@ -270,7 +270,7 @@ def _saliency(asked: Asked) -> tuple[Plan, ...]:
     return (value, asked.plan("completeness_gap", (), ()))
 
 
-def _one_number(asked: Asked, parameter: str, *, argmax: bool = False) -> None:
+def one_number(asked: Asked, parameter: str, *, argmax: bool = False) -> None:
     text = asked.parameters[parameter]
     _, shape = asked.of(text, argmax=argmax)
     if any(n is not None and n > 1 for n in shape):

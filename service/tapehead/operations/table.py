@@ -7,8 +7,24 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal[
-    "point", "points", "point or points", "bool", "int", "float", "string", "choice", "tensor", "number or tensor"
+    "point",
+    "points",
+    "point or points",
+    "bool",
+    "int",
+    "float",
+    "string",
+    "choice",
+    "choices",
+    "tensor",
+    "number or tensor",
+    "name or names",
+    "numbers",
 ]
+
+
+ALONE = frozenset({"weight_gradients", "diagnose"})
+"""The operations that tell of a request's samples together: none of them is joined with another request."""
 
 
 class Required:
@@ -23,7 +39,7 @@ REQUIRED = Required()
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of an operation. `choices` belongs to the kind `choice`; `least` and `most` to numbers."""
+    """One parameter of an operation. `choices` belongs to `choice` and `choices`, `least` and `most` to numbers."""
 
     name: str
     kind: Kind
@@ -136,6 +152,49 @@ _ROWS = (
             Parameter("wrt", "point", "inputs", "To whose entries."),
             Parameter("baseline", "number or tensor", 0.0, "Where integrated gradients start from."),
             Parameter("n_steps", "int", 50, "Steps of the integrated-gradients path.", least=1, most=10_000),
+            PRECISION,
+            DRY_RUN,
+        ),
+    ),
+    Operation(
+        "weight_gradients",
+        "The gradient of a loss, or of a point, with respect to every weight: its norm, by timestep and by gate.",
+        (
+            Parameter("targets", "tensor", None, "What the outputs should be; by output where there are several."),
+            Parameter("loss", "name or names", None, "A loss of Keras's, or one for each output; the compiled one."),
+            Parameter("of", "point", None, "One number a sample, as outputs[2], instead of targets and a loss."),
+            Parameter("by", "choices", (), "Apart by what, in the order of the answer's axes.", ("gate", "timestep")),
+            Parameter("per_sample", "bool", False, "For each sample, of its own loss, instead of over the batch."),
+            Parameter("values", "bool", False, "Also the gradients themselves, and the weights."),
+            Parameter("statistics", "bool", False, "Also the mean, the extremes and the share of zeros."),
+            PRECISION,
+            DRY_RUN,
+        ),
+    ),
+    Operation(
+        "diagnose",
+        "Whether gradients vanish or explode through each recurrent layer, with the evidence.",
+        (
+            Parameter("targets", "tensor", None, "What the outputs should be, for the gradients of the weights too."),
+            Parameter("loss", "name or names", None, "A loss of Keras's, or one for each output; the compiled one."),
+            Parameter("of", "point", None, "One number a sample, as outputs[2], instead of targets and a loss."),
+            Parameter("layer", "string", None, "A recurrent layer's point, as lstm or bi.forward; by default all."),
+            Parameter("thresholds", "numbers", None, "What findings are held against, by name; see docs/diagnose.md."),
+            Parameter("exponents", "int", 8, "How many leading Lyapunov exponents.", least=1, most=4096),
+            Parameter(
+                "transient",
+                "int",
+                None,
+                "Timesteps that the exponents leave out at either end; by default a tenth of each sequence.",
+                least=0,
+            ),
+            Parameter(
+                "steps",
+                "int",
+                None,
+                "At how many timesteps, evenly spread, the local Jacobian is formed; by default what is soon done.",
+                least=1,
+            ),
             PRECISION,
             DRY_RUN,
         ),

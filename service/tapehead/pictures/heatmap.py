@@ -1,20 +1,13 @@
-"""Two axes as colours: red above zero, blue below, white at zero; norms from dark to light."""
+"""Two axes as colours: red above zero, blue below, white at zero; magnitudes from dark to light."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tapehead.pictures.panel import Panel, is_time
-
-DIVERGING = "RdBu_r"
-SEQUENTIAL = "viridis"
-NOT_FINITE = "0.6"
-_MOST_NAMED = 16
+from tapehead.pictures.colours import scale, zeros_apart
+from tapehead.pictures.labels import label_axis, where_it_matters
+from tapehead.pictures.panel import Array, Panel, is_time
 
 
 def heatmap(axes: Axes, panel: Panel) -> None:
@@ -22,31 +15,23 @@ def heatmap(axes: Axes, panel: Panel) -> None:
     upright = is_time(panel.axes[0]) and not is_time(panel.axes[1])
     values = panel.values.T if upright else panel.values
     down, right = panel.axes[::-1] if upright else panel.axes
-    shown = np.ma.masked_invalid(values)
-    largest = float(np.abs(shown).max()) if shown.count() else 0.0
-    top = largest or 1.0
-    colours = colormaps[DIVERGING if panel.signed else SEQUENTIAL].with_extremes(bad=NOT_FINITE)
-    image = axes.imshow(shown, aspect="auto", cmap=colours, vmin=-top if panel.signed else 0.0, vmax=top)
-    assert axes.figure is not None
-    bar = axes.figure.colorbar(image, ax=axes, pad=0.02)
-    bar.set_label(panel.caption)
+    paint(axes, panel, values)
     label_axis(axes, "x", right, panel)
     label_axis(axes, "y", down, panel)
+    if is_time(right) and panel.signed and panel.limits is None:
+        where_it_matters(axes, values)
 
 
-def label_axis(axes: Axes, which: str, name: str, panel: Panel) -> None:
-    """Names one axis and marks whole entries only, by their labels where the panel has them."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    labels = panel.labels.get(name)
-    axis.set_label_text(panel.axis(name))
-    if labels is not None and len(labels) <= _MOST_NAMED and not is_time(name):
-        axis.set_ticks(range(len(labels)), labels)
-        return
-    axis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
-    if labels is not None:
-        axis.set_major_formatter(FuncFormatter(lambda at, _: _label(labels, at)))
-
-
-def _label(labels: Sequence[str], at: float) -> str:
-    whole = round(at)
-    return str(labels[whole]) if whole == at and 0 <= whole < len(labels) else ""
+def paint(axes: Axes, panel: Panel, values: Array, aspect: str = "auto") -> None:
+    """Puts the values on the axes as colours, with a colour bar that says what they are."""
+    colours, norm = scale(panel)
+    image = axes.imshow(np.ma.masked_invalid(values), aspect=aspect, cmap=colours, norm=norm)  # type: ignore[arg-type]
+    assert axes.figure is not None
+    bar = axes.figure.colorbar(image, ax=axes, pad=0.02)
+    said = panel.caption
+    if zeros_apart(panel):
+        bar.ax.set_facecolor("white")
+        said = panel.folded(f"{panel.quantity} (pale: exactly 0)")
+    bar.set_label(said)
+    if not np.any(values):
+        axes.text(0.5, 0.5, "every value is 0", transform=axes.transAxes, ha="center", va="center", backgroundcolor="w")

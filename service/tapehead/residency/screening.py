@@ -188,4 +188,5 @@ def _restore_loss(model: keras.Model, compiled: Mapping[str, Any]) -> None:
     except (TypeError, ValueError):  # a loss of the user's own, not registered here: nothing but a loss needs it
         return
     if loss is not None:
-        model.compile(loss=loss, loss_weights=weights)
+        # A class may have a compile of its own, which takes something else.
+        keras.Model.compile(model, loss=loss, loss_weights=weights)

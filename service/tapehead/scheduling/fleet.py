@@ -10,14 +10,16 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Literal, Self
 
-from tapehead.errors import BadParameter, Deadline, Draining, Loading, TapeheadError
-from tapehead.operations import Card, Cost, Plan, Request, Result, check, cost
+from tapehead.errors import BadParameter, BadRequest, Deadline, Draining, Loading, TapeheadError
+from tapehead.operations import Card, Plan, Request, Result
 from tapehead.residency.repository import Repository
+from tapehead.scheduling import warming
 from tapehead.scheduling.admission import Admission
 from tapehead.scheduling.catalogue import Catalogue, Standing
 from tapehead.scheduling.lane import DiedLoading, Lane
 from tapehead.scheduling.observer import Observer, Silent
 from tapehead.scheduling.placement import Placement
+from tapehead.scheduling.questions import Question, Questions
 from tapehead.scheduling.settings import FleetSettings
 from tapehead.scheduling.speed import Speed
 from tapehead.worker.protocol import Growth, Hire, Job, ModelRef
@@ -59,9 +61,11 @@ class Fleet:
         self._catalogue = Catalogue(repository, live, clock, settings.rescan_s)
         self._admission = Admission(settings.queue_limit, clock)
         self._placement = Placement()
+        self._questions = Questions(settings.answer_limit)
         self._speed = Speed()
         self._lanes: list[Lane] = []
         self._loading: dict[ModelRef, asyncio.Task[Card]] = {}
+        self._warming: dict[ModelRef, asyncio.Task[None]] = {}
         self._mustering: asyncio.Task[None] | None = None
         self._mustered = self._draining = False
 
@@ -95,7 +99,7 @@ class Fleet:
     async def close(self) -> None:
         """Ends every worker, and every request that is still inside."""
         self._draining = True
-        tasks = [task for task in (self._mustering, *self._loading.values()) if task is not None]
+        tasks = [*self._loading.values(), *self._warming.values(), *([self._mustering] if self._mustering else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -134,17 +138,19 @@ class Fleet:
         with self._admission.admit():
             standing = self._catalogue.find(name, version)
             self.observer.queued(name, operation)
-            async with _loading_within(seconds, name):
-                lane, card = await self._loaded(standing)
-            checked, plans = await self._checked(card, operation, request)
-            work = cost(card, operation, checked)
-            if checked.parameters["dry_run"]:
-                return self._foretold(plans, work, lane.status.device), standing.ref
-            job = Job(id, standing.ref, operation, checked, deadline, self._growing(growth, plans, standing.ref))
-            async with _within(deadline - self._clock(), Deadline(f"not answered within {seconds:g} s")):
-                result = await lane.submit(job)
+            lane, card = await self._loaded_within(seconds, standing)
+            question = await self._question(card, operation, request)
+            if question.request.parameters["dry_run"]:
+                return self._foretold(question, lane.status.device), standing.ref
+            growing = self._growing(growth, question.plans, standing.ref)
+            job = Job(id, standing.ref, operation, question.request, deadline, growing)
+            try:
+                async with asyncio.timeout(deadline - self._clock()):
+                    result = await lane.submit(job)
+            except TimeoutError:
+                raise Deadline(f"not answered within {seconds:g} s") from None
             together = result.meta.get("joined", 1)
-            self._speed.note(work.flops * together, result.meta["timings"]["compute"])
+            self._speed.note(question.cost.flops * together, result.meta["timings"]["compute"])
             return result, standing.ref
 
     async def card(self, name: str, version: int | None = None) -> Card:
@@ -153,9 +159,16 @@ class Fleet:
         Raises:
             UnknownModel, UnsupportedModel, Loading, WorkerDied, OutOfMemory: as they say.
         """
-        async with _loading_within(self._settings.deadline_s, name):
-            _, card = await self._loaded(self._catalogue.find(name, version))
+        _, card = await self._loaded_within(self._settings.deadline_s, self._catalogue.find(name, version))
         return card
+
+    def ref(self, name: str, version: int | None = None) -> ModelRef:
+        """Which version of a model is meant, and where its file is.
+
+        Raises:
+            UnknownModel: there is none of that name, or no such version.
+        """
+        return self._catalogue.find(name, version).ref
 
     def versions(self, name: str) -> list[int]:
         """The versions of a model, ascending.
@@ -170,7 +183,7 @@ class Fleet:
         return [self._row(standing) for standing in self._catalogue]
 
     async def load(self, name: str) -> None:
-        """Loads the newest version of a model, whatever was found wrong with it before.
+        """Loads the newest version of a model, whatever was found wrong with it before, and warms it up.
 
         Raises:
             UnknownModel, UnsupportedModel, Loading, WorkerDied, OutOfMemory: as they say.
@@ -178,8 +191,10 @@ class Fleet:
         self._catalogue.look_again()
         for version in self.versions(name):
             self._catalogue.find(name, version).forgive()
+        standing, ends = self._catalogue.find(name, None), self._clock() + self._settings.deadline_s
         async with _loading_within(self._settings.deadline_s, name):
-            await self._load(self._catalogue.find(name, None))
+            await self._load(standing)
+        await self._warmed(standing.ref, max(0.0, ends - self._clock()))
 
     async def unload(self, name: str) -> None:
         """Gives the memory of every version of a model back; requests for it are refused until it is loaded again.
@@ -193,6 +208,7 @@ class Fleet:
             if standing.ref.path is None:
                 raise BadParameter(f"{name!r} is a live model: whoever made it holds it")
             standing.unloaded()
+            self._cool(standing.ref)
             place = self._placement.forget(standing.ref.key)
             if place is not None:
                 await self._lanes[place].unload(standing.ref.key)
@@ -237,6 +253,8 @@ class Fleet:
         lane = self._home(standing.ref) if standing.card is not None else self._lanes[0]
         if lane.trouble is not None:
             return "UNAVAILABLE", lane.trouble.detail
+        if standing.ref in self._warming:
+            return "LOADING", "it is being warmed up; requests are answered already"
         if standing.card is not None:
             return ("READY", "") if lane.is_up else ("LOADING", "its worker is being started again")
         if standing.ref in self._loading or (self._settings.preload and not self._mustered):
@@ -271,11 +289,12 @@ class Fleet:
     async def _preload(self, standing: Standing) -> None:
         try:
             await self._loaded(standing)
+            await self._warmed(standing.ref)
         except TapeheadError as error:
             log.warning("model %s version %s is not available: %s", *standing.ref.key, error.detail)
 
-    async def _checked(self, card: Card, operation: str, request: Request) -> tuple[Request, Sequence[Plan]]:
-        look = functools.partial(check, card, operation, request, answer_limit=self._settings.answer_limit)
+    async def _question(self, card: Card, operation: str, request: Request) -> Question:
+        look = functools.partial(self._questions.read, card, operation, request)
         large = sum(array.nbytes for array in request.inputs.values()) > _LONG_LOOK_BYTES
         return await asyncio.to_thread(look) if large else look()
 
@@ -286,8 +305,9 @@ class Fleet:
         growth.model = ref
         return growth if plans[0].bytes >= self._settings.stream_threshold else None
 
-    def _foretold(self, plans: Sequence[Plan], work: Cost, device: str) -> Result:
+    def _foretold(self, question: Question, device: str) -> Result:
         """What a dry run answers, which no worker is asked for."""
+        plans, work = question.plans, question.cost
         meta = {
             "route": work.route,
             "precision": plans[0].dtype.name,
@@ -298,6 +318,12 @@ class Fleet:
             "dry_run": True,
         }
         return Result({}, {plan.name: plan.axes for plan in plans}, meta, plans)
+
+    async def _loaded_within(self, seconds: float, standing: Standing) -> tuple[Lane, Card]:
+        if standing.card is not None:
+            return await self._loaded(standing)
+        async with _loading_within(seconds, standing.ref.name):
+            return await self._loaded(standing)
 
     async def _loaded(self, standing: Standing) -> tuple[Lane, Card]:
         """The model's lane, and its card, once a worker has loaded it."""
@@ -324,7 +350,36 @@ class Fleet:
             del self._loading[standing.ref]
         standing.loaded(card)
         self._placement.learn(standing.ref.key, card.bytes)
+        if self._settings.warm_up:
+            self._cool(standing.ref)
+            self._warming[standing.ref] = asyncio.create_task(self._warm(standing.ref, lane, card))
         return card
+
+    async def _warm(self, ref: ModelRef, lane: Lane, card: Card) -> None:
+        """Asks what is likely to be asked, until it is compiled. Whoever else asks meanwhile has their turn."""
+        began = self._clock()
+        try:
+            for operation, request in warming.questions(card, self._settings.warm_up):
+                with suppress(BadRequest):  # what this model cannot be asked
+                    question = self._questions.read(card, operation, request)
+                    for _ in range(warming.TIMES):
+                        await lane.submit(Job("warm-up", ref, operation, question.request, warming=True))
+            await lane.compiled()
+        except TapeheadError as error:
+            log.warning("model %s version %s was not warmed up: %s", *ref.key, error.detail)
+        finally:
+            if self._warming.get(ref) is asyncio.current_task():
+                del self._warming[ref]
+        self.observer.warmed_up(*ref.key, self._clock() - began)
+
+    async def _warmed(self, ref: ModelRef, timeout_s: float | None = None) -> None:
+        """Waits until the model has been warmed up, for so long at most."""
+        if ref in self._warming:
+            await asyncio.wait({self._warming[ref]}, timeout=timeout_s)
+
+    def _cool(self, ref: ModelRef) -> None:
+        if ref in self._warming:
+            self._warming[ref].cancel()
 
     def _home(self, ref: ModelRef) -> Lane:
         """The lane that has the model, or is to have it."""

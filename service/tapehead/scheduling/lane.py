@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,13 +12,14 @@ from tapehead.errors import Draining, Internal, TapeheadError, WorkerDied
 from tapehead.operations import Card, Result
 from tapehead.scheduling.backlog import Backlog, Waiting
 from tapehead.scheduling.batch import Pace
-from tapehead.scheduling.observer import Observer
+from tapehead.scheduling.observer import SILENT, Observer
 from tapehead.worker.protocol import Answer, Job, ModelRef, Worker, WorkerStatus
 
 Key = tuple[str, int]
 
 _STEADY_S = 60.0
 """A worker that lived this long did not die at once."""
+_LOOK_S = 0.05
 
 log = logging.getLogger("tapehead.scheduling")
 
@@ -112,6 +112,11 @@ class Lane:
             raise copy.copy(self.trouble)
         return await self._backlog.put(job)
 
+    async def compiled(self) -> None:
+        """Waits until nothing is being compiled beside the worker's work."""
+        while (await self._worker.status()).compiling:
+            await asyncio.sleep(_LOOK_S)
+
     async def load(self, ref: ModelRef) -> Card:
         """Makes a model resident, one at a time, so that it is known which one a worker died of.
 
@@ -195,9 +200,11 @@ class Lane:
     async def _run(self, batch: Sequence[Waiting]) -> None:
         began = self._clock()
         jobs = [waiting.job for waiting in batch]
-        self._observer.batched(self.status.device, len(batch))
+        if not jobs[0].warming:
+            self._observer.batched(self.status.device, len(batch))
         for waiting in batch:
-            self._observer.started(waiting.job.model.name, waiting.job.operation, began - waiting.since)
+            observer = SILENT if waiting.job.warming else self._observer
+            observer.started(waiting.job.model.name, waiting.job.operation, began - waiting.since)
         self.running = len(batch)
         try:
             answers = await self._answers(jobs)
@@ -207,7 +214,8 @@ class Lane:
             raise
         self.running = 0
         share_s = (self._clock() - began) / len(batch)
-        self._pace.note(jobs[0], share_s)
+        if not jobs[0].warming:
+            self._pace.note(jobs[0], share_s)
         for waiting, answer in zip(batch, answers, strict=True):
             self._deliver(waiting, answer, began, share_s)
         if self._resident.get(jobs[0].model.key) != jobs[0].model:
@@ -227,14 +235,15 @@ class Lane:
             return [Internal(f"handing over failed: {type(error).__name__}; the server's log has it")] * len(jobs)
 
     def _deliver(self, waiting: Waiting, answer: Answer, began: float, share_s: float) -> None:
+        observer = SILENT if waiting.job.warming else self._observer
         model, operation = waiting.job.model.name, waiting.job.operation
         if isinstance(answer, TapeheadError):
-            self._observer.finished(model, operation, share_s, answer.code)
+            observer.finished(model, operation, share_s, answer.code)
             waiting.fail(answer)
             return
         timings = {"queue": began - waiting.since, "compute": share_s, **answer.meta.get("timings", {})}
-        self._observer.finished(model, operation, timings["compute"], None)
-        waiting.succeed(dataclasses.replace(answer, meta={**answer.meta, "timings": timings}))
+        observer.finished(model, operation, timings["compute"], None)
+        waiting.succeed(Result(answer.tensors, answer.axes, {**answer.meta, "timings": timings}))
 
     async def _note_resident(self, ref: ModelRef) -> None:
         """Asks the worker what it holds now, and tells what came and went."""

@@ -20,6 +20,9 @@ class Observer(Protocol):
     def batched(self, device: str, size: int) -> None:
         """A worker was handed `size` requests at once."""
 
+    def warmed_up(self, model: str, version: int, seconds: float) -> None:
+        """A model was tried before it is ready, which took so long."""
+
     def worker_lost(self, device: str, reason: str) -> None:
         """A worker died, and is being started again."""
 
@@ -45,6 +48,9 @@ class Silent:
     def batched(self, device: str, size: int) -> None:
         """Nothing."""
 
+    def warmed_up(self, model: str, version: int, seconds: float) -> None:
+        """Nothing."""
+
     def worker_lost(self, device: str, reason: str) -> None:
         """Nothing."""
 
@@ -53,3 +59,6 @@ class Silent:
 
     def model_evicted(self, model: str, version: int, device: str) -> None:
         """Nothing."""
+
+
+SILENT = Silent()

@@ -1,20 +1,22 @@
 """The application: routes, the envelope around them, and the fleet's life, put together.
 
     Envelope (id, key, last resort, log, figures)
-      -> FastAPI's router -> routes/ (one short function an endpoint)
+      -> Direct (a model's operations), or FastAPI's router -> routes/ (one short function an endpoint)
         -> asking.py (read, ask the fleet, write, within the request's time)
 """
 
 from __future__ import annotations
 
+import secrets
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from tapehead.scheduling import Fleet
+from tapehead.server.direct import Direct
+from tapehead.server.easel import Easel
 from tapehead.server.envelope import Envelope
 from tapehead.server.metrics import Metrics
 from tapehead.server.openapi import PROBLEMS
@@ -37,13 +39,14 @@ def create_app(
     *,
     patient: bool = False,
     clock: Callable[[], float] = time.perf_counter,
-    make_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    make_id: Callable[[], str] = lambda: secrets.token_hex(16),
 ) -> FastAPI:
     """The ASGI application that serves `fleet`, which lives as long as the application's lifespan.
 
     A `patient` one has started only when its workers have, or fails with why they cannot.
     """
     metrics = fleet.observer = Metrics(fleet)
+    easel = Easel()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -53,6 +56,7 @@ def create_app(
                 await fleet.settled()
             yield
         finally:
+            await easel.close()
             await fleet.close()
 
     app = FastAPI(
@@ -65,7 +69,8 @@ def create_app(
         exception_handlers=HANDLERS,
         responses=PROBLEMS,
     )
-    app.state.service = Service(settings, fleet, metrics, VERSION, clock)
+    app.state.service = Service(settings, fleet, metrics, VERSION, clock, easel)
+    app.add_middleware(Direct)
     app.add_middleware(Envelope, settings=settings, metrics=metrics, clock=clock, make_id=make_id)
     for router in ROUTERS:
         app.include_router(router)

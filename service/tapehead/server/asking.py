@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
+from starlette.types import Receive
 
 from tapehead.errors import BadParameter, Deadline, UnknownModel
-from tapehead.operations import Request, Result
+from tapehead.operations import Request, Result, what_was_asked
 from tapehead.server import bodies
-from tapehead.server.service import Service, serving
+from tapehead.server.pictures import Wish
+from tapehead.server.service import Service, headers_of, serving
 from tapehead.server.streaming import disconnected
 from tapehead.worker.protocol import Growth, ModelRef
 
 T = TypeVar("T")
+
+AT_ONCE_S = 0.02
+"""What is answered within this time is computed also for a client that went away meanwhile."""
 
 GRACE_S = 0.25
 """What the whole exchange has over the fleet, which knows best what it waited for in vain and so speaks first."""
@@ -40,8 +45,10 @@ class Asking:
     async def read(self, decode: Callable[[bytes], T]) -> T:
         """The body, decoded."""
         body = await bodies.read(self.http, self.service.settings.body_limit)
-        with self._stage("decode"):
-            return await bodies.off_loop(len(body), lambda: decode(body))
+        began = self.service.clock()
+        found = decode(body) if len(body) <= bodies.LARGE else await bodies.off_loop(lambda: decode(body))
+        self._lap("decode", began)
+        return found
 
     async def ask(self, model: str, version: str | None, request: Request) -> tuple[Result, ModelRef]:
         """What the fleet answers; given up when the client goes away."""
@@ -50,7 +57,7 @@ class Asking:
 
     async def begin(
         self, model: str, version: str | None, request: Request, growth: Growth | None = None
-    ) -> asyncio.Future[tuple[Result, ModelRef]]:
+    ) -> asyncio.Task[tuple[Result, ModelRef]]:
         """What the fleet answers, once it is there, or its memory is: the rest then comes to `growth`.
 
         Given up when the client goes away.
@@ -64,30 +71,36 @@ class Asking:
             deadline_s=max(0.0, self.ends - asyncio.get_running_loop().time()),
             growth=growth,
         )
-        return await _begun(self.http, asyncio.ensure_future(asked), growth)
+        return await _begun(self.http, asyncio.create_task(asked), growth)
 
     def timed(self, result: Result) -> Result:
         """The result with the seconds of every stage so far in its meta."""
         self.timings.update(result.meta.get("timings", {}))
-        return replace(result, meta={**result.meta, "timings": dict(self.timings)})
+        return Result(result.tensors, result.axes, {**result.meta, "timings": self.timings.copy()}, result.plans)
 
     async def write(self, result: Result, encode: Callable[[], T]) -> T:
         """The answer, encoded."""
         size = sum(tensor.nbytes for tensor in result.tensors.values())
-        with self._stage("encode"):
-            return await bodies.off_loop(size, encode)
+        began = self.service.clock()
+        found = encode() if size <= bodies.LARGE else await bodies.off_loop(encode)
+        self._lap("encode", began)
+        return found
+
+    async def draw(self, parameters: Mapping[str, Any], result: Result, ref: ModelRef, wish: Wish) -> bytes:
+        """The answer, drawn."""
+        began = self.service.clock()
+        found = await self.service.easel.draw(what_was_asked(self.operation, parameters), result, ref, wish)
+        self._lap("draw", began)
+        return found
 
     @property
     def server_timing(self) -> dict[str, str]:
         """The stages' times as a header, in milliseconds (W3C Server Timing)."""
         return {"Server-Timing": ", ".join(f"{stage};dur={t * 1e3:.3f}" for stage, t in self.timings.items())}
 
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        started = self.service.clock()
-        yield
-        self.timings[name] = self.service.clock() - started
-        self.service.metrics.stage(self.operation, name, self.timings[name])
+    def _lap(self, stage: str, began: float) -> None:
+        seconds = self.timings[stage] = self.service.clock() - began
+        self.service.metrics.stage(self.operation, stage, seconds)
 
 
 @asynccontextmanager
@@ -98,7 +111,7 @@ async def asking(http: HTTPRequest, operation: str) -> AsyncIterator[Asking]:
         Deadline: the time is over.
     """
     service = serving(http)
-    seconds = time_limit(http.headers.get("x-request-timeout"), service.settings.deadline)
+    seconds = time_limit(headers_of(http).get("x-request-timeout"), service.settings.deadline)
     ends = asyncio.get_running_loop().time() + seconds
     timer = asyncio.timeout_at(ends + GRACE_S)
     try:
@@ -140,20 +153,46 @@ def read_version(model: str, version: str | None) -> int | None:
     return int(version)
 
 
-async def _begun(http: HTTPRequest, working: asyncio.Future[T], growth: Growth | None) -> asyncio.Future[T]:
+async def _begun(http: HTTPRequest, working: asyncio.Task[T], growth: Growth | None) -> asyncio.Task[T]:
     """`working`, done or growing; it is cancelled when the client goes away before that, or the caller is."""
-    waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(disconnected(http.receive))]
+    begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def begin(_: object = None) -> None:
+        if not begun.done():
+            begun.set_result(None)
+
+    working.add_done_callback(begin)
     if growth is not None:
-        waits.append(asyncio.ensure_future(growth.opened()))
-    begun = False
+        growth.when_open(begin)
+    leaving, there = _Leaving(http.receive, begin), False
     try:
-        await asyncio.wait([working, *waits], return_when=asyncio.FIRST_COMPLETED)
-        begun = working.done() or (growth is not None and growth.array is not None)
-        if not begun:
+        await begun
+        there = working.done() or (growth is not None and growth.array is not None)
+        if not there:
             raise ClientDisconnect
         return working
     finally:
-        waits += [] if begun else [working]
-        for task in waits:
-            task.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
+        await leaving.forget()
+        if not there:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+
+class _Leaving:
+    """Tells when the client goes away. What is answered at once is not watched for: watching takes a task."""
+
+    def __init__(self, receive: Receive, tell: Callable[[object], None]) -> None:
+        self._receive, self._tell = receive, tell
+        self._watching: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(AT_ONCE_S, self._watch)
+
+    async def forget(self) -> None:
+        """It does not matter any more."""
+        self._timer.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+
+    def _watch(self) -> None:
+        self._watching = asyncio.create_task(disconnected(self._receive))
+        self._watching.add_done_callback(self._tell)

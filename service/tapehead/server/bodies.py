@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from anyio import to_thread
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tapehead.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
 from tapehead.server import media
+from tapehead.server.service import headers_of
 from tapehead.wire.plain import encode
 
 LARGE = 2**17
@@ -29,19 +30,24 @@ async def read(request: Request, limit: int) -> bytes:
     """
     _check_headers(request, limit)
     chunks: list[bytes] = []
-    held = 0
-    async for chunk in request.stream():
+    held, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, more = message.get("body", b""), message.get("more_body", False)
         held += len(chunk)
         if held > limit:
             raise _too_large(f"more than {limit}", limit)
         chunks.append(chunk)
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _check_headers(request: Request, limit: int) -> None:
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise UnsupportedMediaType(f"Content-Encoding {request.headers['content-encoding']!r}; send it uncompressed")
-    length = request.headers.get("content-length", "0")
+    headers = headers_of(request)
+    if headers.get("content-encoding", "identity") != "identity":
+        raise UnsupportedMediaType(f"Content-Encoding {headers['content-encoding']!r}; send it uncompressed")
+    length = headers.get("content-length", "0")
     if not length.isdecimal():
         raise MalformedBody(f"Content-Length is {length!r}; expected a number of bytes")
     if len(length) > 18 or int(length) > limit:
@@ -60,13 +66,13 @@ async def read_json(request: Request, limit: int) -> bytes:
     """
     body = await read(request, limit)
     if body:
-        media.request_type(request.headers.get("content-type"), (media.JSON,), missing=media.JSON)
+        media.request_type(headers_of(request).get("content-type"), (media.JSON,), missing=media.JSON)
     return body
 
 
-async def off_loop(size: int, work: Callable[[], T]) -> T:
-    """What `work` gives, computed in a thread where `size` bytes are many."""
-    return await to_thread.run_sync(work) if size > LARGE else work()
+async def off_loop(work: Callable[[], T]) -> T:
+    """What `work` gives, computed in a thread."""
+    return await to_thread.run_sync(work)
 
 
 def plain(request: Request, value: Any) -> Response:
@@ -75,5 +81,5 @@ def plain(request: Request, value: Any) -> Response:
     Raises:
         NotAcceptable: Accept wants neither JSON nor msgpack.
     """
-    name = media.reply_type(request.headers.get("accept"), media.JSON)
+    name = media.reply_type(headers_of(request).get("accept"), media.JSON)
     return Response(encode(value, name), media_type=name)

@@ -3,12 +3,12 @@ in the log, and its figures. Plain ASGI, around the whole application."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,11 +16,12 @@ from tapehead.errors import BadParameter, Internal, TapeheadError
 from tapehead.server.keys import admit
 from tapehead.server.metrics import Metrics
 from tapehead.server.problems import respond
+from tapehead.server.service import header_fields
 from tapehead.server.settings import Settings
 from tapehead.server.streaming import CutShort
 
 CLIENT_GONE = 499
-_ALWAYS = {"X-Content-Type-Options": "nosniff"}
+_ALWAYS = ((b"x-content-type-options", b"nosniff"),)
 _access = logging.getLogger("tapehead.access")
 _faults = logging.getLogger("tapehead.server")
 
@@ -33,10 +34,10 @@ class Exchange:
     started: float
     request_id: str
     status: int = 0
-    headers: Headers = field(init=False)
+    headers: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.headers = Headers(scope=self.scope)
+        self.headers = self.scope["header_fields"] = header_fields(self.scope)
 
     def stamping(self, send: Send) -> Send:
         """`send`, which also puts the request's id on the reply and notes its status."""
@@ -44,7 +45,7 @@ class Exchange:
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self.status = message["status"]
-                MutableHeaders(scope=message).update({"X-Request-Id": self.request_id, **_ALWAYS})
+                message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode()), *_ALWAYS]
             await send(message)
 
         return stamped
@@ -86,7 +87,8 @@ class Envelope:
                     problem = respond(error, exchange.request_id, exchange.headers.get("accept"))
                     await problem(scope, receive, stamping)
             finally:
-                self._record(exchange)
+                # Soon, not now: the last bytes go out first.
+                asyncio.get_running_loop().call_soon(self._record, exchange, self.clock() - exchange.started)
 
     async def _answer(self, exchange: Exchange, receive: Receive, send: Send) -> TapeheadError | None:
         """Lets the application answer; what it could not, and why."""
@@ -110,8 +112,7 @@ class Envelope:
             return Internal(f"an unexpected error; the server's log has it under request id {exchange.request_id}")
         return None
 
-    def _record(self, exchange: Exchange) -> None:
-        seconds = self.clock() - exchange.started
+    def _record(self, exchange: Exchange, seconds: float) -> None:
         self.metrics.request(exchange.scope["method"], exchange.route, exchange.status, seconds)
         _access.info(
             '%s "%s %s" %d %.1fms id=%s',

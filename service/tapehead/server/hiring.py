@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from tapehead.residency.repository import Repository
@@ -31,6 +32,8 @@ def thread_fleet(settings: Settings, live: Mapping[str, object]) -> Fleet:
     from tapehead.worker.thread import hiring
 
     workers = hiring(_worker_settings(settings), live)
+    # A caller's own process is not kept busy with what they may never ask.
+    settings = dataclasses.replace(settings, warm_up=())
     return Fleet(workers, repository=_repository(settings.models_dir), live=live, settings=_fleet_settings(settings))
 
 
@@ -47,6 +50,7 @@ def _fleet_settings(settings: Settings) -> FleetSettings:
         answer_limit=settings.answer_limit,
         stream_threshold=settings.stream_threshold,
         preload=settings.preload,
+        warm_up=settings.warm_up,
     )
 
 

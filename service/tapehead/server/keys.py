@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import SplitResult, urlsplit
-
-from starlette.datastructures import Headers
 
 from tapehead.errors import Unauthorized
 from tapehead.server.settings import Settings, is_loopback
 
-OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
+OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready", "/"})
+OPEN_FOLDER = "/page/"
+"""The page and its files hold nothing of a model; what the page asks bears the key that its user gives it."""
 
 
-def admit(settings: Settings, path: str, headers: Headers) -> None:
-    """Lets a request in, or refuses it. Health needs no key.
+def admit(settings: Settings, path: str, headers: Mapping[str, str]) -> None:
+    """Lets a request in, or refuses it. Health and the page's own files need no key.
 
     Raises:
         Unauthorized: a key is needed and none of those known came.
     """
-    if path in OPEN_PATHS:
+    if path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
         return
     if settings.api_keys:
         _check_key(settings.api_keys, headers.get("authorization", ""))
@@ -38,7 +38,7 @@ def _check_key(keys: Iterable[str], authorization: str) -> None:
         raise Unauthorized("the API key is none that this server knows")
 
 
-def _check_origin(settings: Settings, headers: Headers) -> None:
+def _check_origin(settings: Settings, headers: Mapping[str, str]) -> None:
     """Refuses what a web page of another site sends: its visitor's browser reaches addresses that the site cannot."""
     origin = headers.get("origin")
     if origin is None:

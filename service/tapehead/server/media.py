@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import re
+from collections.abc import Mapping
 
 from tapehead.errors import NotAcceptable, UnsupportedMediaType
 from tapehead.wire.messages import JSON, MEDIA, MSGPACK, PROBLEM_JSON
 
 OCTETS = "application/octet-stream"
+_REMEMBERED = 256
+"""How many headers' meanings are remembered: clients send the same few again and again."""
+_ALL = tuple(MEDIA)
+PICTURES: Mapping[str, str] = {"image/png": "png", "image/svg+xml": "svg"}
+"""The media types a picture can be had in, and the name of each format."""
+
+ANSWERS = (*MEDIA, *PICTURES)
+"""What an operation can be answered in."""
+
+_WEIGHT = re.compile(r"0(\.\d*)?|1(\.0*)?|\.\d+")
 _MSGPACKS = tuple(name for name, kind in MEDIA.items() if kind == "msgpack")
 
 
@@ -16,14 +28,15 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def request_type(content_type: str | None, allowed: Iterable[str] = MEDIA, missing: str | None = None) -> str:
+@functools.lru_cache(_REMEMBERED)
+def request_type(content_type: str | None, allowed: tuple[str, ...] = _ALL, missing: str | None = None) -> str:
     """The media type a body is in; `missing` where the header is absent.
 
     Raises:
         UnsupportedMediaType: it is none of `allowed`.
     """
     named = media_type(content_type) if content_type else missing
-    if named is not None and named in tuple(allowed):
+    if named is not None and named in allowed:
         return named
     came = f"Content-Type {content_type!r}" if content_type else "no Content-Type"
     raise UnsupportedMediaType(f"{came}; send one of {', '.join(allowed)}")
@@ -34,7 +47,8 @@ def is_msgpack(content_type: str | None) -> bool:
     return media_type(content_type or "") in _MSGPACKS
 
 
-def reply_type(accept: str | None, own: str = JSON, offered: Iterable[str] = MEDIA) -> str:
+@functools.lru_cache(_REMEMBERED)
+def reply_type(accept: str | None, own: str = JSON, offered: tuple[str, ...] = _ALL) -> str:
     """The media type of a reply: what Accept wants most, else (or among equals) the request's own.
 
     Raises:
@@ -66,10 +80,9 @@ def _ranges(accept: str | None) -> dict[str, float]:
 def _range(part: str) -> tuple[str, float]:
     name, *parameters = (piece.strip().lower() for piece in part.split(";"))
     weights = [text[2:] for text in parameters if text.startswith("q=")]
-    try:
-        return name, min(1.0, float(weights[0])) if weights else 1.0
-    except ValueError:
-        return name, 0.0
+    if not weights:
+        return name, 1.0
+    return name, float(weights[0]) if _WEIGHT.fullmatch(weights[0]) else 0.0
 
 
 def _quality(ranges: dict[str, float], name: str) -> float:
@@ -79,10 +92,12 @@ def _quality(ranges: dict[str, float], name: str) -> float:
 
 
 __all__ = [
+    "ANSWERS",
     "JSON",
     "MEDIA",
     "MSGPACK",
     "OCTETS",
+    "PICTURES",
     "PROBLEM_JSON",
     "is_msgpack",
     "problem_type",

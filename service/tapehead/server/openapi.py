@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from tapehead.operations import INFER, OPERATIONS, Operation, Parameter
-from tapehead.server import media, oip
+from tapehead.server import media, oip, pictures
 
 Schema = dict[str, Any]
 
@@ -17,6 +17,10 @@ _SUMMARY = "Any derivative of any tensor inside a recurrent model with respect t
 _POINT: Schema = {"type": "string", "examples": ["lstm.h[-1]"]}
 _POINTS: Schema = {"type": "array", "items": _POINT}
 _NUMBERS: Schema = {"description": "Nested lists of numbers.", "anyOf": [{"type": "array"}, {"type": "number"}]}
+
+
+def _or_by_name(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "object", "additionalProperties": schema}]}
 
 
 def _tensor(data: Schema) -> Schema:
@@ -34,6 +38,10 @@ def _tensor(data: Schema) -> Schema:
 
 _BYTES: Schema = {"type": "string", "format": "binary", "description": "msgpack bin: C order, little-endian."}
 _TENSORS: Mapping[str, Schema] = {"msgpack": _tensor(_BYTES), "json": {"anyOf": [_tensor(_NUMBERS), _NUMBERS]}}
+_PICTURE_QUERY = {
+    "width": f"Of a picture, in pixels: {pictures.NARROWEST} to {pictures.WIDEST}, 800 by default.",
+    "row": "The sample that a picture shows, 0 by default.",
+}
 _MEDIA = {media.MSGPACK: "msgpack", media.JSON: "json"}
 _KINDS: Mapping[str, Schema] = {
     "point": _POINT,
@@ -44,6 +52,9 @@ _KINDS: Mapping[str, Schema] = {
     "float": {"type": "number"},
     "string": {"type": "string"},
     "choice": {"type": "string"},
+    "choices": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+    "name or names": _or_by_name({"type": "string"}),
+    "numbers": {"type": "object", "additionalProperties": {"type": "number"}},
 }
 
 
@@ -70,12 +81,17 @@ def _path_item(operation: Operation, prefix: str) -> dict[str, Any]:
         "operationId": "_".join((operation.name, *names)),
         "parameters": [
             *({"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names),
+            *(_query(name, doc) for name, doc in _PICTURE_QUERY.items()),
             {"name": "X-Request-Id", "in": "header", "schema": {"type": "string", "maxLength": 128}},
             {"name": "X-Request-Timeout", "in": "header", "schema": {"type": "number"}, "description": "Seconds."},
         ],
         "requestBody": {"required": True, "content": _requests(operation)},
         "responses": {"200": {"description": "The answer.", "content": _replies(operation)}, **PROBLEMS},
     }
+
+
+def _query(name: str, doc: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": {"type": "integer"}, "description": doc}
 
 
 def _requests(operation: Operation) -> Schema:
@@ -85,6 +101,7 @@ def _requests(operation: Operation) -> Schema:
 
 def _replies(operation: Operation) -> Schema:
     own = {name: {"schema": _ref(f"Reply.{kind}")} for name, kind in _MEDIA.items()}
+    own |= {name: {"schema": {"type": "string", "format": "binary"}} for name in media.PICTURES}
     return own if operation is not INFER else {**own, **_protocol("InferReply")}
 
 
@@ -115,14 +132,13 @@ def _request(operation: Operation, kind: str) -> Schema:
     }
 
 
-def _or_by_name(schema: Schema) -> Schema:
-    return {"anyOf": [schema, {"type": "object", "additionalProperties": schema}]}
-
-
 def _parameter(parameter: Parameter, tensor: Schema) -> Schema:
-    kinds = {**_KINDS, "tensor": tensor, "number or tensor": {"anyOf": [{"type": "number"}, tensor]}}
+    kinds = {**_KINDS, "tensor": _or_by_name(tensor), "number or tensor": {"anyOf": [{"type": "number"}, tensor]}}
     schema = {**kinds[parameter.kind], "description": parameter.doc}
-    bounds = {"minimum": parameter.least, "maximum": parameter.most, "enum": list(parameter.choices) or None}
+    if parameter.kind == "choices":
+        schema["items"] = {"enum": list(parameter.choices)}
+    choices = list(parameter.choices) if parameter.kind == "choice" else None
+    bounds = {"minimum": parameter.least, "maximum": parameter.most, "enum": choices}
     schema.update({name: bound for name, bound in bounds.items() if bound is not None})
     return schema if parameter.required or parameter.default is None else {**schema, "default": parameter.default}
 

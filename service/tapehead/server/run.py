@@ -7,6 +7,7 @@ refusals (503 `draining`) can be seen; when nothing is left, or the time is over
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import logging.config
 import os
@@ -44,6 +45,7 @@ def serve(settings: Settings) -> int:
         server = Server(uvicorn_config(create_app(settings, fleet), settings), fleet, settings.graceful)
         host, port = listener.getsockname()[:2]
         _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        gc.freeze()  # what was imported stays: looking through it takes as long as dozens of requests
         server.run([listener])
     return 0
 

@@ -15,6 +15,7 @@ from typing import Any
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _BYTES = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmg]i?b|b?)")
 _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")
+_SHAPE = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5})")
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -55,6 +56,19 @@ def read_bool(text: str) -> bool:
 def read_names(text: str) -> tuple[str, ...]:
     """Names with commas between."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def read_shapes(text: str) -> tuple[tuple[int, int], ...]:
+    """Shapes as BATCHxTIMESTEPS with commas between, `1x32,16x100`; `off` for none.
+
+    Raises:
+        ValueError: one is none.
+    """
+    named = () if text.strip().lower() == "off" else read_names(text)
+    found = [_SHAPE.fullmatch(name) for name in named]
+    if None in found:
+        raise ValueError(f"{text!r} will not do; write BATCHxTIMESTEPS, as 1x32, with commas between, or off")
+    return tuple((int(one[1]), int(one[2])) for one in found if one is not None)
 
 
 def whole(least: int, most: int = 10**9) -> Callable[[str], int]:
@@ -107,6 +121,9 @@ class Settings:
     devices: tuple[str, ...] = _setting((), read_names, "devices to use, as gpu:0,gpu:1; by default every card")
     memory_budget: int | None = _setting(None, read_bytes, "bytes of weights kept on each device; by default a share")
     preload: bool = _setting(True, read_bool, "load every model at start, not each at its first request")
+    warm_up: tuple[tuple[int, int], ...] = _setting(
+        ((1, 32),), read_shapes, "shapes BATCHxTIMESTEPS at which a model is tried before it is ready; off for none"
+    )
     logical_cpus: int = _setting(0, whole(0), "divide the processor into so many devices; 0 leaves it whole")
     cache_dir: str | None = _setting(None, str, "folder where compiled kernels are kept between starts")
     imports: tuple[str, ...] = _setting((), read_names, "modules to import first, for custom layers and cells")

@@ -21,7 +21,7 @@ from tapehead.errors import BadLengths, BadParameter, MalformedBody
 from tapehead.operations import OPERATIONS, Request, Result
 from tapehead.operations.request import Array
 from tapehead.wire.nested import from_lists, to_lists
-from tapehead.wire.plain import JSON, MEDIA, MSGPACK, PROBLEM_JSON, Bytes, Kind, decode, encode, kind_of
+from tapehead.wire.plain import JSON, MEDIA, MSGPACK, PROBLEM_JSON, Bytes, decode, encode, kind_of
 from tapehead.wire.tensors import is_tensor, pack, pack_plan, unpack, unpack_plan
 
 VERSION = 1
@@ -83,7 +83,7 @@ def encode_reply(result: Result, model: str, version: int, media: str) -> Bytes:
         "axes": result.axes,
         "meta": result.meta,
     }
-    return encode_plain(reply, media)
+    return _encoded(reply, media, sum(array.nbytes for array in result.tensors.values()))
 
 
 def decode_reply(body: Bytes, media: str) -> Reply:
@@ -128,20 +128,37 @@ def decode_problem(body: Bytes, media: str) -> dict[str, Any]:
 
 def encode_plain(value: Any, media: str) -> Bytes:
     """Any maps, lists, text, numbers and arrays as bytes; the arrays in one copy."""
-    return encode(_plain(value, kind_of(media)), media, size=_size(value))
+    return _encoded(value, media, _size(value))
 
 
-def _plain(value: Any, kind: Kind) -> Any:
-    """A value as what both media write: arrays as tensors, NumPy's numbers as Python's, tuples as lists."""
+def _encoded(value: Any, media: str, size: int) -> Bytes:
+    if kind_of(media) == "msgpack":
+        return encode(value, media, size=size, other=_for_msgpack)
+    return encode(_for_json(value), media)
+
+
+def _for_msgpack(value: Any) -> Any:
+    """What msgpack does not know as what it does: arrays as tensors, NumPy's numbers as Python's."""
     if isinstance(value, np.ndarray):
-        return pack(value, kind)
-    if isinstance(value, Mapping):
-        return {name: _plain(item, kind) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, kind) for item in value]
+        return pack(value, "msgpack")
     if isinstance(value, np.generic):
-        return _plain(value.item(), kind)
-    if kind == "json" and isinstance(value, float) and not math.isfinite(value):
+        return value.item()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a {type(value).__name__} cannot be sent")
+
+
+def _for_json(value: Any) -> Any:
+    """A value as what JSON knows: arrays as tensors, NumPy's numbers as Python's, what is not finite as text."""
+    if isinstance(value, np.ndarray):
+        return pack(value, "json")
+    if isinstance(value, Mapping):
+        return {name: _for_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_for_json(item) for item in value]
+    if isinstance(value, np.generic):
+        return _for_json(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
         return to_lists(np.asarray(value))
     return value
 

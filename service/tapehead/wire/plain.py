@@ -6,7 +6,7 @@ Both media are read into the same plain values, so what stands above knows only 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 import msgpack
@@ -60,11 +60,16 @@ def decode(body: Bytes, media: str) -> Any:
     return _DECODERS[kind_of(media)](body)
 
 
-def encode(value: Any, media: str, *, size: int = 0) -> bytes | memoryview:
-    """A plain value as bytes; `size` is about how many they will be, so that large ones are written once."""
+def encode(
+    value: Any, media: str, *, size: int = 0, other: Callable[[Any], Any] | None = None
+) -> bytes | memoryview:
+    """A plain value as bytes; `size` is about how many they will be, so that large ones are written once.
+
+    In msgpack, `other` makes a plain value of what is none.
+    """
     if kind_of(media) == "json":
         return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-    packer = msgpack.Packer(autoreset=False, buf_size=size + 4096)
+    packer = msgpack.Packer(autoreset=False, buf_size=size + 4096, default=other)
     packer.pack(value)
     written: memoryview = packer.getbuffer()
     return written

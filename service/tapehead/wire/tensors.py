@@ -7,6 +7,7 @@ only planned, as a dry run tells it, has no `data`; a length that nobody knows y
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -50,7 +51,7 @@ def pack(array: Array, kind: Kind) -> dict[str, Any]:
     name = dtype_name(array.dtype)
     bits = array.view(np.uint16) if name == BFLOAT16 else array
     ordered = np.asarray(bits, dtype=DTYPES[name], order="C")
-    data = ordered.reshape(-1).view(np.uint8).data if kind == "msgpack" else to_lists(_numbers(ordered, name))
+    data = _bytes(ordered) if kind == "msgpack" else to_lists(_numbers(ordered, name))
     return {"dtype": name, "shape": list(array.shape), "data": data}
 
 
@@ -92,6 +93,7 @@ def unpack_plan(value: Any, name: str, axes: tuple[str, ...]) -> Plan:
     return Plan(name, shape, axes, np.dtype(np.float32) if dtype == BFLOAT16 else DTYPES[dtype])
 
 
+@functools.lru_cache(64)
 def dtype_name(dtype: np.dtype[Any]) -> str:
     """The name under which a dtype travels.
 
@@ -102,6 +104,10 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     if name is None:
         raise BadDtype(f"arrays of dtype {dtype} cannot be sent; convert to one of {', '.join(DTYPES)}")
     return name
+
+
+def _bytes(ordered: Array) -> memoryview:
+    return ordered.data.cast("B") if ordered.size else memoryview(b"")
 
 
 def _numbers(stored: Array, name: str) -> Array:

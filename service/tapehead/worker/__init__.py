@@ -9,6 +9,7 @@
     process.py      starts it, relays what it prints, ends it
     channel.py      calls over a socket: who waits for which reply
     transport.py    trees of values and arrays <-> bytes and one descriptor
+    memory.py       the shared memory that large arrays lie in
     crossing.py     jobs, results, errors, cards <-> such trees
 
 Everything but `station` and what it imports is free of TensorFlow, so that the process that speaks HTTP is too.

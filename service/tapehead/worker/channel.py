@@ -7,7 +7,7 @@ import contextlib
 import copy
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,10 @@ class Channel:
         parcel = pack({"call": self._number, "do": verb, "with": tree})
         call = self._calls[self._number] = _Call(self._loop.create_future(), limit_s, self._clock(), told)
         try:
-            await self._sent(parcel, self._number)
+            if parcel.size or self._sending:
+                await self._sent(parcel, self._number)
+            else:
+                self._send_now(parcel.head)
             return await call.reply
         except BaseException:
             call.reply.cancel()
@@ -96,12 +99,31 @@ class Channel:
         self._connection.close()
         self._inbox.close()
 
+    def _send_now(self, head: bytes) -> None:
+        """Sends a message without shared memory when no other is under way; what does not go at once follows."""
+        try:
+            sent = self._connection.send(head)
+        except BlockingIOError:
+            sent = 0
+        except ConnectionError:
+            return  # as in `_send`
+        if sent < len(head):
+            self._begin(self._send_rest(memoryview(head)[sent:]))
+
     async def _sent(self, parcel: Parcel, number: int) -> None:
-        sending = self._loop.create_task(self._send(parcel, number))
-        self._sending.add(sending)
-        sending.add_done_callback(self._sending.discard)
         # Shielded: half a message would make nonsense of all that follow.
-        await asyncio.shield(sending)
+        await asyncio.shield(self._begin(self._send(parcel, number)))
+
+    def _begin(self, sending: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(sending)
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+        return task
+
+    async def _send_rest(self, rest: memoryview) -> None:
+        async with self._turn:
+            with contextlib.suppress(ConnectionError):
+                await self._loop.sock_sendall(self._connection, rest)
 
     async def _send(self, parcel: Parcel, number: int) -> None:
         async with self._turn:

@@ -107,8 +107,7 @@ class ChildWorker:
 
     async def run(self, jobs: Sequence[Job]) -> list[Answer]:
         """One answer a job, in order."""
-        trees = [crossing.job_tree(job) for job in jobs]
-        replies = await self._call("run", trees, self._limits.run_s, functools.partial(_grow, jobs))
+        replies = await self._call("run", crossing.jobs_tree(jobs), self._limits.run_s, functools.partial(_grow, jobs))
         return [crossing.answer(reply, job.growth) for job, reply in zip(jobs, replies, strict=True)]
 
     async def status(self) -> WorkerStatus:

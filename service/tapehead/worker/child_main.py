@@ -22,14 +22,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tapehead.errors import Internal, TapeheadError
-from tapehead.operations import Array
+from tapehead.operations import Array, Result
 from tapehead.worker import crossing
-from tapehead.worker.transport import INLINE_BYTES, Inbox, receive, send, send_shared, shared_array
+from tapehead.worker.memory import Shelf
+from tapehead.worker.protocol import Answer
+from tapehead.worker.transport import INLINE_BYTES, Inbox, receive, send, send_shared
 
 if TYPE_CHECKING:
     from tapehead.worker.station import Station
 
 _PULSE_S = 1.0
+_PIECE_BYTES = 4 << 20
+"""How much of a large answer is copied before the server hears of it."""
 
 log = logging.getLogger("tapehead.worker")
 
@@ -55,6 +59,7 @@ class _Service:
         self._connection, self._sending = connection, sending
         self._station: Station | None = None
         self._call = 0
+        self.shelf = Shelf()
         self._verbs: Mapping[str, Callable[[Any], Any]] = {
             "start": self._start,
             "load": self._load,
@@ -108,13 +113,11 @@ class _Service:
     def _unload(self, tree: Any) -> None:
         self._started.unload(*tree)
 
-    def _run(self, trees: Any) -> Any:
-        sinks = [_Sink(self, number) if tree["grows"] else None for number, tree in enumerate(trees)]
-        answers = self._started.run([crossing.job(tree) for tree in trees], sinks)
-        return [
-            crossing.answer_tree(answer, sink.name if sink else "")
-            for answer, sink in zip(answers, sinks, strict=True)
-        ]
+    def _run(self, tree: Any) -> Any:
+        jobs, growing = crossing.jobs(tree)
+        sinks = [_Sink(self, number) if grows else None for number, grows in enumerate(growing)]
+        answers = self._started.run(jobs, sinks)
+        return [_told(answer, sink) for answer, sink in zip(answers, sinks, strict=True)]
 
     def _status(self, _: Any) -> Any:
         return crossing.status_tree(self._started.status())
@@ -136,17 +139,31 @@ class _Sink:
     def open(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         if math.prod(shape) * dtype.itemsize <= INLINE_BYTES:  # it goes in the answer's header
             return np.empty(shape, dtype)
-        array, memory = shared_array(shape, dtype)
-        try:
-            self._service.tell(crossing.opening_tree(self._number, name, array), memory)
-        finally:
-            os.close(memory)
+        shared = self._service.shelf.take(math.prod(shape) * dtype.itemsize)
+        array: Array = np.frombuffer(shared.mapping, dtype, math.prod(shape)).reshape(shape)
+        self._service.tell(crossing.opening_tree(self._number, name, array), shared.descriptor)
         self.name = name
         return array
 
     def fill(self, size: int) -> None:
         if self.name:
             self._service.tell(crossing.filling_tree(self._number, size))
+
+
+    def pour(self, name: str, array: Array) -> None:
+        """Takes a tensor that was computed elsewhere; what is there is sent on while the rest is copied."""
+        into, pieces = self.open(name, array.shape, array.dtype).reshape(-1), np.ascontiguousarray(array).reshape(-1)
+        step = max(1, _PIECE_BYTES // array.itemsize)
+        for start in range(0, len(pieces), step):
+            into[start : start + step] = pieces[start : start + step]
+            self.fill(min(start + step, len(pieces)) * array.itemsize)
+
+
+def _told(answer: Answer, sink: _Sink | None) -> Any:
+    """The tree of an answer, without the tensor that the server has already."""
+    if sink is not None and not sink.name and isinstance(answer, Result) and len(answer.tensors) == 1:
+        sink.pour(*next(iter(answer.tensors.items())))
+    return crossing.answer_tree(answer, sink.name if sink else "")
 
 
 def _pulse(connection: socket.socket, sending: threading.Lock) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from tapehead.errors import BY_CODE, Internal, TapeheadError
@@ -13,32 +13,41 @@ from tapehead.worker.protocol import Answer, Growth, Job, ModelRef, Resident, Wo
 Tree = Mapping[str, Any]
 
 
-def job_tree(job: Job) -> Tree:
-    """A job as a tree."""
-    return {
-        "id": job.id,
-        "model": ref_tree(job.model),
-        "operation": job.operation,
-        "request": _shallow(job.request),
-        "deadline": job.deadline,
-        "grows": job.growth is not None,
-    }
+def jobs_tree(jobs: Sequence[Job]) -> Tree:
+    """Jobs as a tree, in which a question that several ask stands once, and whether each of them grows."""
+    questions: dict[tuple[int, str, int], int] = {}
+    asked, rows = [], []
+    for job in jobs:
+        request = job.request
+        key = id(job.model), job.operation, id(request.parameters)
+        if key not in questions:
+            questions[key] = len(questions)
+            asked.append((ref_tree(job.model), job.operation, request.parameters))
+        grows = job.growth is not None
+        rows.append(
+            (questions[key], job.id, job.deadline, grows, request.inputs, request.lengths, request.initial_states)
+        )
+    return {"questions": asked, "jobs": rows}
 
 
-def job(tree: Tree) -> Job:
-    """The job that `job_tree` was given, but for its growth, which stays where it is waited for."""
-    request = Request(**tree["request"])
-    return Job(tree["id"], ref(tree["model"]), tree["operation"], request, tree["deadline"])
+def jobs(tree: Tree) -> tuple[list[Job], list[bool]]:
+    """The jobs that `jobs_tree` was given, and whether each grows; its growth stays where it is waited for."""
+    questions = [(ref(model), operation, parameters) for model, operation, parameters in tree["questions"]]
+    found = []
+    for number, name, deadline, _, inputs, lengths, states in tree["jobs"]:
+        model, operation, parameters = questions[number]
+        found.append(Job(name, model, operation, Request(inputs, lengths, states, parameters), deadline))
+    return found, [row[3] for row in tree["jobs"]]
 
 
-def ref_tree(ref: ModelRef) -> Tree:
+def ref_tree(ref: ModelRef) -> Sequence[Any]:
     """A reference to a model as a tree."""
-    return asdict(ref)
+    return ref.name, ref.version, ref.path, ref.modified_ns, ref.size
 
 
-def ref(tree: Tree) -> ModelRef:
+def ref(tree: Sequence[Any]) -> ModelRef:
     """The reference that `ref_tree` was given."""
-    return ModelRef(**tree)
+    return ModelRef(*tree)
 
 
 def answer_tree(answer: Answer, there: str = "") -> Tree:
@@ -106,8 +115,3 @@ def settings_tree(settings: WorkerSettings) -> Tree:
 def settings(tree: Tree) -> WorkerSettings:
     """The settings that `settings_tree` was given."""
     return WorkerSettings(**{**tree, "imports": tuple(tree["imports"])})
-
-
-def _shallow(value: Request) -> Tree:
-    # asdict would copy every array
-    return {field.name: getattr(value, field.name) for field in fields(value)}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tapehead.operations import Array, Request, Result
+from tapehead.operations.table import ALONE
 from tapehead.worker.protocol import Job
 
 _BY_SAMPLE = ("target_index", "valid")  # what meta lists sample by sample
@@ -23,9 +24,13 @@ _BY_SAMPLE = ("target_index", "valid")  # what meta lists sample by sample
 def groups(jobs: Sequence[Job]) -> list[list[int]]:
     """The jobs' places, those that can be joined together."""
     found: dict[Hashable, list[int]] = {}
+    questions: dict[int, Hashable] = {}
     for place, job in enumerate(jobs):
-        key = _key(job)
-        found.setdefault(("alone", place) if key is None else key, []).append(place)
+        parameters = job.request.parameters
+        if id(parameters) not in questions:
+            questions[id(parameters)] = _question(parameters)
+        question = None if job.operation in ALONE else questions[id(parameters)]
+        found.setdefault(("alone", place) if question is None else _key(job, question), []).append(place)
     return list(found.values())
 
 
@@ -49,21 +54,25 @@ def parted(result: Result, jobs: Sequence[Job]) -> list[Result]:
     return [_part(result, own, len(jobs)) for own in rows]
 
 
-def _key(job: Job) -> Hashable | None:
-    """What must be alike for jobs to be joined; None for one that must run alone."""
-    request = job.request
-    if any(isinstance(value, np.ndarray | Mapping) for value in request.parameters.values()) or _of_weights(request):
+def _question(parameters: Mapping[str, Any]) -> Hashable | None:
+    """What is asked, as jobs that are joined must ask it alike; None for what must be answered alone."""
+    if any(isinstance(value, np.ndarray | Mapping) for value in parameters.values()) or _of_weights(parameters):
         return None
-    shapes = tuple(sorted((name, array.shape[1:], array.dtype.name) for name, array in request.inputs.items()))
-    given = tuple(sorted(request.lengths or ())), tuple(sorted(request.initial_states))
-    parameters = tuple((name, repr(value)) for name, value in sorted(request.parameters.items()))
-    return job.model, job.operation, parameters, shapes, given
+    return tuple((name, repr(value)) for name, value in sorted(parameters.items()))
 
 
-def _of_weights(request: Request) -> bool:
+def _of_weights(parameters: Mapping[str, Any]) -> bool:
     """Whether something is asked with respect to a weight, which may be summed over the batch."""
-    wrt: Any = request.parameters.get("wrt", ())
+    wrt: Any = parameters.get("wrt", ())
     return any("/" in text for text in ([wrt] if isinstance(wrt, str) else wrt))
+
+
+def _key(job: Job, question: Hashable) -> Hashable:
+    """What must be alike for jobs to be joined."""
+    request = job.request
+    shapes = tuple(sorted((name, array.shape[1:], array.dtype) for name, array in request.inputs.items()))
+    given = tuple(sorted(request.lengths or ())), tuple(sorted(request.initial_states))
+    return job.model, job.operation, question, shapes, given
 
 
 def _stacked(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

@@ -47,11 +47,13 @@ class Growth:
         self.array: Array | None = None
         self.filled = 0
         self._moved = asyncio.Event()
+        self._opened: Callable[[], None] = lambda: None
 
     def open(self, name: str, array: Array) -> None:
         """The memory is there."""
         self.name, self.array = name, array
         self._moved.set()
+        self._opened()
 
     def fill(self, size: int) -> None:
         """More of it is filled."""
@@ -66,6 +68,10 @@ class Growth:
         whole = size // mmap.PAGESIZE * mmap.PAGESIZE
         if isinstance(mapping, mmap.mmap) and whole:
             mapping.madvise(mmap.MADV_DONTNEED, 0, whole)
+
+    def when_open(self, tell: Callable[[], None]) -> None:
+        """Calls `tell` once the memory is there."""
+        self._opened = tell
 
     async def opened(self) -> None:
         """Waits until the memory is there."""
@@ -87,7 +93,8 @@ class Growth:
 class Job:
     """One checked request for one model. `deadline` is on `time.monotonic`, which processes of a machine share.
 
-    `growth` is told of the answer's one tensor while it is filled, where the engine can compute it that way.
+    `growth` is told of the answer's one tensor while it is filled, where the engine can compute it that way. A job that
+    is `warming` a model up is asked by nobody, and not counted.
     """
 
     id: str
@@ -96,6 +103,7 @@ class Job:
     request: Request
     deadline: float | None = None
     growth: Growth | None = field(default=None, compare=False)
+    warming: bool = False
 
 
 class Resident(NamedTuple):
@@ -108,13 +116,17 @@ class Resident(NamedTuple):
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """A worker's device, all the devices that workers could have, and its models, least recently used first."""
+    """A worker's device, all the devices that workers could have, and its models, least recently used first.
+
+    `compiling` is how many functions are being compiled beside the work.
+    """
 
     device: str
     devices: tuple[str, ...]
     memory_bytes: int
     budget_bytes: int
     resident: tuple[Resident, ...] = ()
+    compiling: int = 0
 
 
 @dataclass(frozen=True)

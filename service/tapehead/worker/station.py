@@ -5,7 +5,6 @@ Synchronous, and called from one thread only; `worker/thread.py` and `worker/chi
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import importlib
 import logging
@@ -56,6 +55,7 @@ class Station:
         self._live, self._clock = dict(live or {}), clock
         # Compiles beside the work, in a process of its own alone: a notebook's processor is not ours to take.
         self._beside = ThreadPoolExecutor(1, "tapehead-compiling") if own_process else None
+        self._compiling = 0
         budget = settings.budget_bytes or self._device.budget_bytes
         self._residents: Residents[Any] = Residents(self._open, _weigh, budget)
 
@@ -88,9 +88,8 @@ class Station:
     def status(self) -> WorkerStatus:
         """The device, and what is resident."""
         device = self._device
-        return WorkerStatus(
-            device.name, device.visible, device.memory_bytes, self._residents.budget, self._residents.resident
-        )
+        own = device.name, device.visible, device.memory_bytes
+        return WorkerStatus(*own, self._residents.budget, self._residents.resident, self._compiling)
 
     def _answers(self, jobs: Sequence[Job]) -> list[Answer]:
         """One call for all where it goes well; where it does not, each alone, so that none spoils its neighbours."""
@@ -118,10 +117,14 @@ class Station:
         if self._expired(job):
             raise Deadline("the deadline passed before the request's turn came")
         with self._on_device(job.operation), self._residents.using(job.model) as model:
+            compiled_s = getattr(model, "compile_s", 0.0)
             into = () if sink is None or job.operation not in self._grown else (sink,)
             result: Result = self._engine.OPERATIONS[job.operation](model, job.request, *into)
+            compile_s = getattr(model, "compile_s", 0.0) - compiled_s
         timings = {**result.meta.get("timings", {}), "compute": self._clock() - began}
-        return dataclasses.replace(result, meta={**result.meta, "device": self._device.name, "timings": timings})
+        if compile_s > 0:
+            timings["compile"] = compile_s
+        return Result(result.tensors, result.axes, {**result.meta, "device": self._device.name, "timings": timings})
 
     @contextmanager
     def _on_device(self, what: str) -> Iterator[None]:
@@ -147,6 +150,7 @@ class Station:
 
     def _compile_later(self, work: Callable[[], None]) -> None:
         assert self._beside is not None
+        self._compiling += 1
         self._beside.submit(self._compiled, work)
 
     def _compiled(self, work: Callable[[], None]) -> None:
@@ -155,6 +159,8 @@ class Station:
                 work()
         except Exception:  # compiling is never needed: what it was for goes on as before
             log.exception("compiling beside the work failed")
+        finally:
+            self._compiling -= 1  # one thread compiles, and only it counts down
 
 
 def _weigh(ref: ModelRef) -> int:

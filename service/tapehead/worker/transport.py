@@ -3,7 +3,8 @@
 A message is
 
     prefix     header length (uint32), shared bytes (uint64), little-endian
-    header     msgpack; an array is an extension that holds its dtype's name, its shape, and its bytes or their offset
+    header     msgpack; an array is an extension that holds its layout (the dtype's name and the shape, padded so that
+               what follows is aligned), then its bytes, or their offset in shared memory
     descriptor if there are shared bytes: one memfd with every large array, sent with the prefix (SCM_RIGHTS)
 
 The receiver maps the descriptor read-only and hands out views: large arrays are copied once, on the way out, and are
@@ -19,7 +20,6 @@ import mmap
 import os
 import socket
 import struct
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -29,12 +29,15 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
+from tapehead.worker.memory import mapped, nameless
+
 INLINE_BYTES = 1 << 16
 """Arrays up to this size travel in the header: below it, a system call costs more than a copy."""
 
 _PREFIX = struct.Struct("<IQ")
-_ARRAY = 1
+_INLINE, _SHARED = 1, 2
 _ALIGNMENT = 64
+_PADDING = 16
 _RECEIVE_BYTES = 1 << 18
 _NOT_INHERITED = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
@@ -53,9 +56,8 @@ class Parcel:
         """A new descriptor of shared memory that holds the arrays, which the caller closes; None if there are none."""
         if not self.size:
             return None
-        descriptor = _nameless_memory()
+        descriptor = nameless(self.size)
         try:
-            os.ftruncate(descriptor, self.size)
             for offset, array in self.shared:
                 _write(descriptor, array, offset)
         except BaseException:
@@ -80,12 +82,13 @@ def unpack(header: bytes | bytearray | memoryview, memory: mmap.mmap | None) -> 
     """The tree that was packed; tuples come back as lists, arrays read-only and over `memory` if they were large."""
 
     def revive(code: int, data: bytes) -> Any:
-        assert code == _ARRAY, f"unknown extension {code}"
-        name, shape, where = msgpack.unpackb(data)
-        if isinstance(where, bytes):
-            return np.frombuffer(where, _dtype(name)).reshape(shape)
+        start = data[0] * _PADDING
+        dtype, shape = _layout_of(data[1:start])
+        if code == _INLINE:
+            return np.ndarray(shape, dtype, data, start)
+        assert code == _SHARED, f"unknown extension {code}"
         assert memory is not None
-        return np.frombuffer(memory, _dtype(name), math.prod(shape), where).reshape(shape)
+        return np.frombuffer(memory, dtype, math.prod(shape), int.from_bytes(data[start:], "little")).reshape(shape)
 
     return msgpack.unpackb(header, ext_hook=revive, unicode_errors="surrogatepass")
 
@@ -104,7 +107,7 @@ class Inbox:
         messages = []
         while (header_and_size := self._next()) is not None:
             header, size = header_and_size
-            messages.append(unpack(header, _mapped(self._descriptors.popleft(), size) if size else None))
+            messages.append(unpack(header, mapped(self._descriptors.popleft(), size) if size else None))
         return messages
 
     def close(self) -> None:
@@ -142,7 +145,7 @@ def send(connection: socket.socket, tree: Any) -> None:
 
 
 def send_shared(connection: socket.socket, tree: Any, memory: int) -> None:
-    """Sends one message on a blocking socket whose only large array lies in `memory` already, and may be filled yet."""
+    """Sends one message on a blocking socket whose only large array begins `memory`, and may be filled yet."""
     _send_whole(connection, pack(tree).head, memory)
 
 
@@ -156,21 +159,6 @@ def send_start(connection: socket.socket, head: bytes, memory: int | None) -> in
     return connection.send(head) if memory is None else socket.send_fds(connection, [head], [memory])
 
 
-def shared_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Array, int]:
-    """An array of zeros in shared memory, and the memory's descriptor, which the caller closes.
-
-    What is written to it is seen by whoever maps the memory.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    descriptor = _nameless_memory()
-    try:
-        os.ftruncate(descriptor, size)
-        return np.frombuffer(mmap.mmap(descriptor, size), dtype).reshape(shape), descriptor
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
 def _pack_other(value: Any, shared: list[tuple[int, Array]]) -> Any:
     for kind, packer in _PACKERS.items():
         if isinstance(value, kind):
@@ -181,13 +169,29 @@ def _pack_other(value: Any, shared: list[tuple[int, Array]]) -> Any:
 def _pack_array(array: Array, shared: list[tuple[int, Array]]) -> msgpack.ExtType:
     if array.dtype.hasobject:
         raise TypeError("an array of Python objects does not cross between processes")
-    native = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+    native = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    layout = _layout(native.dtype, native.shape)
     if native.nbytes <= INLINE_BYTES:
-        where: bytes | int = native.tobytes()
-    else:
-        where = -(-_end(shared) // _ALIGNMENT) * _ALIGNMENT
-        shared.append((where, native))
-    return msgpack.ExtType(_ARRAY, msgpack.packb((native.dtype.name, native.shape, where)))
+        return msgpack.ExtType(_INLINE, layout + native.tobytes())
+    offset = -(-_end(shared) // _ALIGNMENT) * _ALIGNMENT
+    shared.append((offset, np.ascontiguousarray(native)))
+    return msgpack.ExtType(_SHARED, layout + offset.to_bytes(8, "little"))
+
+
+@functools.lru_cache(256)
+def _layout(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """A byte that tells its length in units of `_PADDING`, then what it says."""
+    told: bytes = msgpack.packb((dtype.name, shape))
+    units = -(-(1 + len(told)) // _PADDING)
+    return (bytes((units,)) + told).ljust(units * _PADDING, b"\0")
+
+
+@functools.lru_cache(256)
+def _layout_of(told: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(told)
+    name, shape = unpacker.unpack()
+    return _dtype(name), tuple(shape)
 
 
 _PACKERS: Mapping[type, Callable[[Any, list[tuple[int, Array]]], Any]] = {
@@ -212,23 +216,9 @@ def _dtype(name: str) -> np.dtype[Any]:
         return np.dtype(kind)
 
 
-def _nameless_memory() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("tapehead", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile() as file:  # macOS: a file that has no name any more is the nearest thing
-        return os.dup(file.fileno())
-
-
 def _write(descriptor: int, array: Array, offset: int) -> None:
     # Written rather than copied into a mapping: the kernel fills fresh pages faster than a process faults them in.
     rest = array.reshape(-1).view(np.uint8).data
     while rest:
         written = os.pwrite(descriptor, rest, offset)
         rest, offset = rest[written:], offset + written
-
-
-def _mapped(descriptor: int, size: int) -> mmap.mmap:
-    try:
-        return mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
-    finally:
-        os.close(descriptor)

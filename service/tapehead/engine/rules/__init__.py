@@ -4,6 +4,7 @@ cells.py          what every rule for a cell offers
 lstm.py, gru.py, simple_rnn.py      Keras's own cells, by their structure
 stacked_cells.py  cells on top of each other within a step
 any_cell.py       any other cell, by automatic differentiation of its step
+formed.py         the same step as matrices, for sweeps that carry many vectors
 recurrence.py     a layer's loop over a cell: forward, and back for a stack of cotangents
 window.py         k steps back from many timesteps at once (lag)
 any_layer.py      any other layer or operation, by automatic differentiation of that layer alone

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -54,12 +54,25 @@ def elementwise(activation: Activation) -> bool:
     return activation in _ELEMENTWISE
 
 
-def with_slope(activation: Activation, z: Tensor) -> tuple[Tensor, Tensor]:
-    """f(z) and f'(z), in the shape of z."""
+def reads_z(*activations: Activation) -> bool:
+    """Whether the slope of one of them takes z, and not its value alone."""
+    return not _SLOPES.keys() >= set(activations)
+
+
+def slope(activation: Activation, value: Tensor, z: Tensor | None) -> Tensor:
+    """f'(z), where `value` is f(z); `z` may be left out where `reads_z` says so."""
     if activation in _SLOPES:
-        value = activation(z)
-        return value, _SLOPES[activation](value)
+        return _SLOPES[activation](value)
     with tf.GradientTape() as tape:
         tape.watch(z)
-        value = activation(z)
-    return value, tape.gradient(value, z, unconnected_gradients="zero")
+        again = activation(z)
+    return tape.gradient(again, z, unconnected_gradients="zero")
+
+
+def beside(parts: Sequence[tuple[Activation, int]], z: Tensor) -> Tensor:
+    """The activations of z's columns, each of the number given with it, side by side.
+
+    Joined, they are made once and kept: of pieces XLA would make each again in whatever reads it.
+    """
+    split = tf.split(z, [columns for _, columns in parts], axis=-1)
+    return tf.concat([activation(part) for (activation, _), part in zip(parts, split, strict=True)], axis=-1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import keras
@@ -10,7 +12,8 @@ import tensorflow as tf
 from keras import tree
 
 from tapehead.engine.rules.cells import Keep, Kept, Nudges, Pulled, Tensor, float_weights, nudged
-from tapehead.engine.rules.stacks import flattened, repeated, stacked
+from tapehead.engine.rules.formed import FormedMatrices
+from tapehead.engine.rules.stacks import flattened, in_axes, repeated, stacked
 
 
 class AnyCellRule:
@@ -52,9 +55,13 @@ class AnyCellRule:
         """None: which of its tensors are gates, a cell does not say."""
         return {}
 
+    def kernels(self) -> None:
+        """None: the step is called as a whole."""
+
     def pull(
         self,
         local: tuple[Tensor, ...],
+        kernels: None,
         arriving: tuple[Tensor, ...],
         output: Tensor | None,
         gates: Mapping[str, Tensor],
@@ -79,8 +86,15 @@ class AnyCellRule:
             rights[_OUTPUT] = output
         return Pulled(tuple(totals), tuple(previous), inputs, {}, rights)
 
-    def matrices(self) -> None:
-        """None: what a step computes is not known."""
+    @property
+    def many(self) -> int | None:
+        """From twice as many vectors as the states have entries."""
+        shapes = (*self.state_shapes, self.output_shape)
+        return None if None in chain(*shapes) else 2 * sum(map(math.prod, self.state_shapes))
+
+    def matrices(self, *, inputs: bool = True) -> FormedMatrices | None:
+        """The step differentiated once for every entry of its states; None where a length of them is not known."""
+        return None if self.many is None else FormedMatrices(self)
 
     def weight_cotangents(
         self,
@@ -98,7 +112,7 @@ class AnyCellRule:
         variables = float_weights(self.cell)
         values = [variable.value for variable in variables]
 
-        def of_one(index: Tensor) -> list[Tensor]:
+        def of_one(index: Tensor) -> list[Any]:
             """The weights' cotangents of one entry: everything else is rows of one call."""
             row = [slice(None), slice(None), slice(None)]
             for n, axis in enumerate(axes):
@@ -114,14 +128,13 @@ class AnyCellRule:
                 output_gradients=[_rows(rights[name][tuple(row)][:, :, 0]) for name in names],
                 unconnected_gradients="zero",
             )
-            return [tf.convert_to_tensor(value) for value in found]
+            return [keep.entry(*pair) for pair in zip(variables, map(tf.convert_to_tensor, found), strict=True)]
 
         sizes = tf.gather(tf.shape(rights[names[0]]), axes)
         entries = tf.transpose(tf.unravel_index(tf.range(tf.reduce_prod(sizes)), sizes))
-        specs = [tf.TensorSpec(value.shape, value.dtype) for value in values]
+        specs = [keep.entry_spec(variable, value.dtype) for variable, value in zip(variables, values, strict=True)]
         found = tf.map_fn(of_one, entries, fn_output_signature=specs)
-        shaped = (tf.reshape(value, tf.concat([sizes, value.shape[1:]], axis=0)) for value in found)
-        return list(zip(variables, shaped, strict=True))
+        return list(zip(variables, in_axes(found, sizes), strict=True))
 
     def _probe(self, features: tuple[int | None, ...]) -> tuple[int | None, tuple[int | None, ...]]:
         """Which returned state is the very tensor that is returned as output, and its shape: seen by tracing a step."""

@@ -16,7 +16,7 @@ from keras import tree
 
 from tapehead.engine.graph import Call, Ref
 from tapehead.engine.rules.cells import Keep
-from tapehead.engine.rules.stacks import flattened, repeated, stacked
+from tapehead.engine.rules.stacks import flattened, in_axes, repeated, stacked
 
 Tensor = Any
 
@@ -134,7 +134,7 @@ def weights_layer(
     given: list[Tensor] = [cotangents[n] for n in present]
     dtype = given[0].dtype.name
 
-    def of_one(index: Tensor) -> list[Tensor]:
+    def of_one(index: Tensor) -> list[Any]:
         rows = slice(index[0], index[0] + 1) if keep.rows else slice(None)
         own = {n: values[n][rows] for n in ids}
         own_masks = {n: masks[n][rows] for n in ids if n in masks}
@@ -144,15 +144,15 @@ def weights_layer(
         arrived = [one[rows, index[-1]] for one in given]
         targets = [outputs[n] for n in present]
         found = tape.gradient(targets, weights, output_gradients=arrived, unconnected_gradients="zero")
-        return [tf.cast(tf.convert_to_tensor(value), dtype) for value in found]
+        cast = (tf.cast(tf.convert_to_tensor(value), dtype) for value in found)
+        return [keep.entry(*pair) for pair in zip(variables, cast, strict=True)]
 
     shape = tf.shape(given[0])
     sizes = shape[:2] if keep.rows else shape[1:2]
     entries = tf.transpose(tf.unravel_index(tf.range(tf.reduce_prod(sizes)), sizes))
-    specs = [tf.TensorSpec(variable.shape, dtype) for variable in variables]
+    specs = [keep.entry_spec(variable, dtype) for variable in variables]
     found = tf.map_fn(of_one, entries, fn_output_signature=specs)
-    shaped = [tf.reshape(value, tf.concat([sizes, value.shape[1:]], axis=0)) for value in found]
-    return list(zip(variables, shaped, strict=True))
+    return list(zip(variables, in_axes(found, sizes), strict=True))
 
 
 @contextmanager

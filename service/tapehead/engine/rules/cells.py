@@ -7,7 +7,7 @@ at once; `pull` meets them row by row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,6 +33,22 @@ class Keep:
         if left is None:
             return tf.einsum(f"trmb->{kept}mb", right)
         return tf.einsum(f"tra,trmb->{kept}mab", left, right)
+
+    def beside(self, parts: Sequence[Tensor]) -> Tensor:
+        """The cotangents of a weight from those of its columns."""
+        return tf.concat(parts, axis=-1)
+
+    def stacked(self, parts: Sequence[Tensor]) -> Tensor:
+        """The cotangents of a weight from those of its rows."""
+        return tf.stack(parts, axis=-2)
+
+    def entry(self, variable: Any, cotangents: Tensor) -> Any:
+        """What is kept of a weight's cotangents of one entry of the axes kept: a nest of tensors."""
+        return cotangents
+
+    def entry_spec(self, variable: Any, dtype: Any) -> Any:
+        """The shapes of what `entry` gives."""
+        return tf.TensorSpec(variable.shape, dtype)
 
 
 @dataclass(frozen=True)
@@ -114,9 +130,13 @@ class CellRule(Protocol):
     def gate_values(self, kept: Kept, nudges: Nudges) -> Mapping[str, Tensor]:
         """The gates after their activations."""
 
+    def kernels(self) -> Any:
+        """What `pull` multiplies cotangents by, made once for all timesteps: XLA is slow to multiply by a transpose."""
+
     def pull(
         self,
         local: Local,
+        kernels: Any,
         arriving: tuple[Tensor, ...],
         output: Tensor | None,
         gates: Mapping[str, Tensor],
@@ -128,8 +148,15 @@ class CellRule(Protocol):
         the gates whose cotangents are read.
         """
 
-    def matrices(self) -> StepMatrices | None:
-        """The step's derivative as matrices, for sweeps that carry many vectors; None where the rule has none."""
+    @property
+    def many(self) -> int | None:
+        """How many vectors a sweep must carry for `matrices` to pay; None where the rule has none."""
+
+    def matrices(self, *, inputs: bool = True) -> StepMatrices | None:
+        """The step's derivative as matrices, for sweeps that carry many vectors; None where the rule has none.
+
+        Without `inputs` what `project` was given is left out, and its cotangents may be empty.
+        """
 
     def weight_cotangents(
         self,

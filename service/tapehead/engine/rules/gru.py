@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tapehead.engine.rules.activations import with_slope
+from tapehead.engine.rules.activations import reads_z, slope
 from tapehead.engine.rules.cells import Keep, Kept, Nudges, Pulled, Tensor, nudged
-from tapehead.engine.rules.stacks import by_gate, gate_seeds, laid_out, times_transposed
+from tapehead.engine.rules.stacks import by_gate, gate_seeds, laid_out, times, transposed
 
 
 class _Local(NamedTuple):
@@ -22,7 +22,9 @@ class _Local(NamedTuple):
 
     update: Tensor  # z: d h/d h' at fixed gates
     reset: Tensor  # r
-    slopes: Tensor  # sigma'(z_z), sigma'(z_r), phi'(z_g), side by side
+    slope_z: Tensor  # sigma' where z was made
+    slope_r: Tensor  # sigma' where r was made
+    slope_g: Tensor  # phi' where g was made
     held: Tensor  # h' - g: d h/d z
     inner: Tensor  # what r multiplies: h' U_g + b, or h'
 
@@ -53,51 +55,61 @@ class GRURule:
     def step(
         self, projected: Tensor, states: tuple[Tensor, ...], nudges: Nudges
     ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
-        """h; (h,); the gates before their activations, and what the reset gate multiplies."""
+        """h; (h,); the gates, what the reset gate multiplies, and the pre-activations where slopes take them."""
         (previous,), n = states, self.cell.units
         x_zr, x_g = projected[..., : 2 * n], projected[..., 2 * n :]
         if self.cell.reset_after:
             product = tf.matmul(previous, tf.convert_to_tensor(self.cell.recurrent_kernel))
             if self.cell.use_bias:
                 product += tf.convert_to_tensor(self.cell.bias)[1]
-            gates, inner = x_zr + product[..., : 2 * n], product[..., 2 * n :]
-            z, r = self._update_and_reset(gates, nudges)
-            before = x_g + r * inner
+            before, inner = x_zr + product[..., : 2 * n], product[..., 2 * n :]
+            gates = self.cell.recurrent_activation(before)
+            z, r = _update_and_reset(gates, nudges)
+            before_g = x_g + r * inner
         else:
             kernel_zr, kernel_g = self._recurrent_kernels()
-            gates, inner = x_zr + tf.matmul(previous, kernel_zr), previous
-            z, r = self._update_and_reset(gates, nudges)
-            before = x_g + tf.matmul(r * previous, kernel_g)
-        g = _moved(self.cell.activation(before), nudges, "candidate")
+            before, inner = x_zr + tf.matmul(previous, kernel_zr), previous
+            gates = self.cell.recurrent_activation(before)
+            z, r = _update_and_reset(gates, nudges)
+            before_g = x_g + tf.matmul(r * previous, kernel_g)
+        candidate = self.cell.activation(before_g)
+        g = _moved(candidate, nudges, "candidate")
         (h,) = nudged(self, (z * previous + (1 - z) * g,), nudges)
-        return h, (h,), (tf.concat([gates, before], axis=-1), inner)
+        kept = (gates, candidate, inner)
+        return h, (h,), (*kept, before, before_g) if self._reads_z else kept
 
     def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept, nudges: Nudges) -> _Local:
         """The numbers a unit that a step's derivative is made of."""
-        z_z, z_r, z_g = tf.split(kept[0], 3, axis=-1)
+        gates, candidate, inner = kept[:3]
+        before, before_g = kept[3:] or (None, None)
         z, r, g = self.gate_values(kept, nudges).values()
-        sigma, phi = self.cell.recurrent_activation, self.cell.activation
-        slopes = [with_slope(one, part)[1] for one, part in ((sigma, z_z), (sigma, z_r), (phi, z_g))]
-        return _Local(z, r, tf.concat(slopes, axis=-1), previous[0] - g, kept[1])
+        slope_z, slope_r = tf.split(slope(self.cell.recurrent_activation, gates, before), 2, axis=-1)
+        slope_g = slope(self.cell.activation, candidate, before_g)
+        return _Local(z, r, slope_z, slope_r, slope_g, previous[0] - g, inner)
 
     def gate_values(self, kept: Kept, nudges: Nudges) -> Mapping[str, Tensor]:
         """z, r, g by name."""
-        n = self.cell.units
-        z, r = self._update_and_reset(kept[0][..., : 2 * n], nudges)
-        g = _moved(self.cell.activation(kept[0][..., 2 * n :]), nudges, "candidate")
-        return dict(zip(self.gates, (z, r, g), strict=True))
+        z, r = _update_and_reset(kept[0], nudges)
+        return dict(zip(self.gates, (z, r, _moved(kept[1], nudges, "candidate")), strict=True))
+
+    def kernels(self) -> tuple[Tensor, ...]:
+        """U and K turned; where r is applied before the product, U in two parts: of z and r, and of g."""
+        turned = transposed(self.cell.kernel)
+        if self.cell.reset_after:
+            return transposed(self.cell.recurrent_kernel), turned
+        return (*map(transposed, self._recurrent_kernels()), turned)
 
     def pull(
         self,
         local: _Local,
+        kernels: tuple[Tensor, ...],
         arriving: tuple[Tensor, ...],
         output: Tensor | None,
         gates: Mapping[str, Tensor],
         wanted: frozenset[str],
     ) -> Pulled:
         """Back through h, the candidate, the reset gate that the candidate reads, and the pre-activations."""
-        update, reset, slopes, held, inner = (value[:, None] for value in local)
-        slope_z, slope_r, slope_g = tf.split(slopes, 3, axis=-1)
+        update, reset, slope_z, slope_r, slope_g, held, inner = (value[:, None] for value in local)
         h = arriving[0] if output is None else arriving[0] + output
         seeds = gate_seeds(self.gates, gates, h)
         at_z, at_g = h * held + seeds["update_gate"], h * (1 - update) + seeds["candidate"]
@@ -106,22 +118,26 @@ class GRURule:
             at_r = z_g * inner + seeds["reset_gate"]
             z = tf.concat([at_z * slope_z, at_r * slope_r], axis=-1)
             recurrent = tf.concat([z, z_g * reset], axis=-1)
-            previous = h * update + times_transposed(recurrent, self.cell.recurrent_kernel)
+            previous = h * update + times(recurrent, kernels[0])
         else:
-            kernel_zr, kernel_g = self._recurrent_kernels()
-            through = times_transposed(z_g, kernel_g)
+            through = times(z_g, kernels[1])
             at_r = through * inner + seeds["reset_gate"]
             z = tf.concat([at_z * slope_z, at_r * slope_r], axis=-1)
             recurrent = tf.concat([z, z_g], axis=-1)
-            previous = h * update + through * reset + times_transposed(z, kernel_zr)
+            previous = h * update + through * reset + times(z, kernels[0])
         at_inputs = tf.concat([z, z_g], axis=-1)
-        inputs = times_transposed(at_inputs, self.cell.kernel)
+        inputs = times(at_inputs, kernels[-1])
         read = dict(zip(self.gates, (at_z, at_r, at_g), strict=True)) if wanted else {}
         return Pulled((h,), (previous,), inputs, read, {"inputs": at_inputs, "recurrent": recurrent})
 
-    def matrices(self) -> GRUMatrices | None:
-        """The step's derivative as a matrix; none without `reset_after`: its reset gate sits between two products."""
-        return GRUMatrices(self.cell) if self.cell.reset_after else None
+    @property
+    def many(self) -> int:
+        """Without `reset_after` forming the matrix takes a product of its own, as many multiplications as n vectors."""
+        return 48 if self.cell.reset_after else max(48, 3 * self.cell.units // 4)
+
+    def matrices(self, *, inputs: bool = True) -> GRUMatrices:
+        """The step's derivative as a matrix."""
+        return GRUMatrices(self.cell, inputs=inputs)
 
     def weight_cotangents(
         self,
@@ -136,24 +152,29 @@ class GRURule:
         at_inputs, recurrent = rights["inputs"], rights["recurrent"]
         if self.cell.reset_after:
             at_kernel = keep.contracted(previous[0], recurrent)
-            bias = tf.stack([keep.contracted(None, at_inputs), keep.contracted(None, recurrent)], axis=-2)
+            bias = keep.stacked([keep.contracted(None, at_inputs), keep.contracted(None, recurrent)])
         else:
             n = self.cell.units
             held = self.gate_values(kept, nudges)["reset_gate"] * previous[0]
             parts = (previous[0], recurrent[..., : 2 * n]), (held, recurrent[..., 2 * n :])
-            at_kernel = tf.concat([keep.contracted(left, right) for left, right in parts], axis=-1)
+            at_kernel = keep.beside([keep.contracted(left, right) for left, right in parts])
             bias = keep.contracted(None, at_inputs)
         found = [(self.cell.kernel, keep.contracted(inputs, at_inputs)), (self.cell.recurrent_kernel, at_kernel)]
         return [*found, (self.cell.bias, bias)] if self.cell.use_bias else found
 
-    def _update_and_reset(self, before: Tensor, nudges: Nudges) -> tuple[Tensor, Tensor]:
-        """z and r, each moved by its nudge."""
-        z, r = tf.split(self.cell.recurrent_activation(before), 2, axis=-1)
-        return _moved(z, nudges, "update_gate"), _moved(r, nudges, "reset_gate")
+    @property
+    def _reads_z(self) -> bool:
+        return reads_z(self.cell.recurrent_activation, self.cell.activation)
 
     def _recurrent_kernels(self) -> tuple[Tensor, Tensor]:
         kernel = tf.convert_to_tensor(self.cell.recurrent_kernel)
         return kernel[:, : 2 * self.cell.units], kernel[:, 2 * self.cell.units :]
+
+
+def _update_and_reset(gates: Tensor, nudges: Nudges) -> tuple[Tensor, Tensor]:
+    """z and r, each moved by its nudge."""
+    z, r = tf.split(gates, 2, axis=-1)
+    return _moved(z, nudges, "update_gate"), _moved(r, nudges, "reset_gate")
 
 
 def _moved(value: Tensor, nudges: Nudges, name: str) -> Tensor:
@@ -161,35 +182,38 @@ def _moved(value: Tensor, nudges: Nudges, name: str) -> Tensor:
 
 
 class GRUMatrices:
-    """A GRU step's derivative, with `reset_after`, as one matrix a row to h' and one to x.
+    """A GRU step's derivative as one matrix a row to h' and one to x, formed from the gates' columns.
 
-        J = diag(z) + diag(held z') U_z^T + diag((1 - z) g' inner r') U_r^T + diag((1 - z) g' r) U_g^T
+        with reset_after    J = diag(z) + diag(held z') U_z^T + diag(g) [diag(inner r') U_r^T + diag(r) U_g^T]
+        otherwise           J = diag(z) + diag(held z') U_z^T + diag(g) U_g^T [diag(inner r') U_r^T + diag(r)]
 
-    m n^2 multiplications for m cotangents where the way through the gates takes 3 m n^2.
+    with g = (1 - z) phi'. Once formed, m n^2 multiplications for m cotangents, where the way through the gates takes
+    3 m n^2; forming the second takes n^3.
     """
 
-    def __init__(self, cell: Any) -> None:
-        kernels = by_gate([cell.recurrent_kernel, cell.kernel], 3)
-        self.recurrent, self.kernel = kernels[..., : cell.units], kernels[..., cell.units :]
+    def __init__(self, cell: Any, *, inputs: bool) -> None:
+        self.reset_after, self.units = cell.reset_after, cell.units
+        self.kernels = by_gate([cell.recurrent_kernel, *([cell.kernel] if inputs else [])], 3)
 
     def pull(self, local: _Local, arriving: tuple[Tensor, ...], output: Tensor | None) -> Pulled:
         """Back through the two matrices."""
         h = arriving[0] if output is None else arriving[0] + output
-        z, r, g = self._scales(local)
-        to_state = z * self.recurrent[0] + r * self.recurrent[1] + g * local.reset[..., None] * self.recurrent[2]
-        to_inputs = z * self.kernel[0] + r * self.kernel[1] + g * self.kernel[2]
-        previous = tf.matmul(h, to_state) + h * local.update[:, None]
-        return Pulled((h,), (previous,), tf.matmul(h, to_inputs), {}, {})
+        to_state, to_inputs = self._formed(local, self.kernels)
+        return Pulled((h,), (tf.matmul(h, to_state) + h * local.update[:, None],), tf.matmul(h, to_inputs), {}, {})
 
     def of_state(self, local: _Local, state: str) -> tuple[Tensor, ...]:
         """d h/d h'."""
-        (z, r, g), kernels = self._scales(local), laid_out(self.recurrent)
-        formed = z * kernels[0] + r * kernels[1] + g * local.reset[..., None] * kernels[2]
-        return (formed + tf.linalg.diag(local.update),)
+        return (self._formed(local, laid_out(self.kernels))[0] + tf.linalg.diag(local.update),)
 
-    def _scales(self, local: _Local) -> tuple[Tensor, Tensor, Tensor]:
-        """What each gate's columns are scaled by, (rows, units, 1)."""
-        slope_z, slope_r, slope_g = tf.split(local.slopes, 3, axis=-1)
-        g = (1 - local.update) * slope_g
-        scales = (local.held * slope_z, g * local.inner * slope_r, g)
-        return scales[0][..., None], scales[1][..., None], scales[2][..., None]
+    def _formed(self, local: _Local, kernels: Tensor) -> tuple[Tensor, Tensor]:
+        """J without diag(z), and the matrix to x: (rows, units, units) and (rows, units, features)."""
+        state, inputs = kernels[..., : self.units], kernels[..., self.units :]
+        z, g = (local.held * local.slope_z)[..., None], ((1 - local.update) * local.slope_g)[..., None]
+        at_r = local.inner * local.slope_r
+        if self.reset_after:
+            r = g * at_r[..., None]
+            to_state = z * state[0] + r * state[1] + g * local.reset[..., None] * state[2]
+            return to_state, z * inputs[0] + r * inputs[1] + g * inputs[2]
+        through = times(state[2] * at_r[:, None], kernels[1])
+        to_state = z * state[0] + g * (through[..., : self.units] + state[2] * local.reset[:, None])
+        return to_state, z * inputs[0] + g * (through[..., self.units :] + inputs[2])

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tapehead.engine.rules.activations import with_slope
+from tapehead.engine.rules.activations import Activation, beside, reads_z, slope
 from tapehead.engine.rules.cells import Keep, Kept, Nudges, Pulled, Tensor, nudged
-from tapehead.engine.rules.stacks import by_gate, gate_seeds, laid_out, times_transposed
+from tapehead.engine.rules.stacks import by_gate, gate_seeds, laid_out, times, transposed
 
 
 class _Local(NamedTuple):
@@ -23,8 +23,9 @@ class _Local(NamedTuple):
 
     carry: Tensor  # f: d c/d c'
     read: Tensor  # o * phi'(c): d h/d c
-    slopes: Tensor  # sigma'(z_i), sigma'(z_f), phi'(z_g), sigma'(z_o), side by side
-    factors: Tensor  # d c/d i, d c/d f, d c/d g, d h/d o, side by side
+    slopes: tuple[Tensor, ...]  # sigma'(z_i), sigma'(z_f), phi'(z_g), sigma'(z_o)
+    factors: tuple[Tensor, ...]  # d c/d i, d c/d f, d c/d g, d h/d o
+    through: Tensor  # d c/d z_i, d c/d z_f, d c/d z_g, d h/d z_o, side by side
 
 
 class LSTMRule:
@@ -43,58 +44,73 @@ class LSTMRule:
         self.gate_shapes = ((cell.units,),) * 4
 
     def project(self, inputs: Tensor) -> Tensor:
-        """x K + b, for all timesteps at once."""
-        projected = tf.tensordot(inputs, tf.convert_to_tensor(self.cell.kernel), 1)
-        return projected + tf.convert_to_tensor(self.cell.bias) if self.cell.use_bias else projected
+        """x K, for all timesteps at once: the bias is added in the step, where it costs no pass through memory."""
+        return tf.tensordot(inputs, tf.convert_to_tensor(self.cell.kernel), 1)
 
     def step(
         self, projected: Tensor, states: tuple[Tensor, ...], nudges: Nudges
     ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
-        """h; (h, c); (z,)."""
+        """h; (h, c); the gates, and z where their slopes take it."""
         h, c = states
         z = projected + tf.matmul(h, tf.convert_to_tensor(self.cell.recurrent_kernel))
-        i, f, g, o = self._activated(z, nudges)
+        if self.cell.use_bias:
+            z += tf.convert_to_tensor(self.cell.bias)
+        gates = beside([(kind, self.cell.units) for kind in self._kinds], z)
+        i, f, g, o = self._moved(gates, nudges)
         c = f * c + i * g
         h, c = nudged(self, (o * self.cell.activation(c), c), nudges)
-        return h, (h, c), (z,)
+        return h, (h, c), (gates, z) if reads_z(*self._kinds) else (gates,)
 
     def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept, nudges: Nudges) -> _Local:
         """The numbers a unit that a step's derivative is made of."""
-        z_i, z_f, z_g, z_o = tf.split(kept[0], 4, axis=-1)
-        i, f, g, o = self._activated(kept[0], nudges)
-        sigma, phi = self.cell.recurrent_activation, self.cell.activation
-        slopes = [with_slope(one, z)[1] for one, z in ((sigma, z_i), (sigma, z_f), (phi, z_g), (sigma, z_o))]
-        a, slope_a = with_slope(phi, f * previous[1] + i * g)
-        return _Local(f, o * slope_a, tf.concat(slopes, axis=-1), tf.concat([g, previous[1], i, a], axis=-1))
+        phi = self.cell.activation
+        parts = zip(self._kinds, *(tf.split(value, 4, axis=-1) for value in (kept[0], kept[-1])), strict=True)
+        slopes = tuple(slope(kind, gate, z) for kind, gate, z in parts)
+        i, f, g, o = self._moved(kept[0], nudges)
+        c = f * previous[1] + i * g
+        a = phi(c)
+        factors = (g, previous[1], i, a)
+        through = tf.concat([one * other for one, other in zip(factors, slopes, strict=True)], axis=-1)
+        return _Local(f, o * slope(phi, a, c), slopes, factors, through)
 
     def gate_values(self, kept: Kept, nudges: Nudges) -> Mapping[str, Tensor]:
         """i, f, g, o by name."""
-        return dict(zip(self.gates, self._activated(kept[0], nudges), strict=True))
+        return dict(zip(self.gates, self._moved(kept[0], nudges), strict=True))
+
+    def kernels(self) -> tuple[Tensor, Tensor]:
+        """U and K turned: apart, for a product with both side by side takes longer where their widths do not fit."""
+        return transposed(self.cell.recurrent_kernel), transposed(self.cell.kernel)
 
     def pull(
         self,
         local: _Local,
+        kernels: tuple[Tensor, Tensor],
         arriving: tuple[Tensor, ...],
         output: Tensor | None,
         gates: Mapping[str, Tensor],
         wanted: frozenset[str],
     ) -> Pulled:
         """Back through h = o * phi(c), c = f * c' + i * g, the gates, and z."""
-        carry, read, slopes, factors = (value[:, None] for value in local)
+        carry, read, slopes, factors, through = tf.nest.map_structure(lambda value: value[:, None], local)
         h = arriving[0] if output is None else arriving[0] + output
         c = arriving[1] + h * read
-        at_gates = tf.concat([c, c, c, h], axis=-1) * factors
-        if gates:
-            at_gates += tf.concat(list(gate_seeds(self.gates, gates, h).values()), axis=-1)
-        # A nudge of o moves h, not c; a nudge of i, f or g moves c within the step, hence h: that is in `c` above.
-        z = at_gates * slopes
-        previous = (times_transposed(z, self.cell.recurrent_kernel), c * carry)
-        read_gates = dict(zip(self.gates, tf.split(at_gates, 4, axis=-1), strict=True)) if wanted else {}
-        return Pulled((h, arriving[1]), previous, times_transposed(z, self.cell.kernel), read_gates, {"z": z})
+        # A nudge of o moves h, not c; a nudge of i, f or g moves c within the step, hence h: that is in `c` already.
+        reached = (c, c, c, h)
+        z = tf.concat(reached, axis=-1) * through
+        read_gates = {}
+        if gates or wanted:
+            seeds = gate_seeds(self.gates, gates, h)
+            z += tf.concat([seed * one for seed, one in zip(seeds.values(), slopes, strict=True)], axis=-1)
+            at_gates = (seed + one * factor for seed, one, factor in zip(seeds.values(), reached, factors, strict=True))
+            read_gates = dict(zip(self.gates, at_gates, strict=True))
+        to_state, to_inputs = (times(z, kernel) for kernel in kernels)
+        return Pulled((h, arriving[1]), (to_state, c * carry), to_inputs, read_gates, {"z": z})
 
-    def matrices(self) -> LSTMMatrices:
+    many = 48
+
+    def matrices(self, *, inputs: bool = True) -> LSTMMatrices:
         """The step's derivative as matrices."""
-        return LSTMMatrices(self.cell)
+        return LSTMMatrices(self.cell, inputs=inputs)
 
     def weight_cotangents(
         self,
@@ -112,11 +128,16 @@ class LSTMRule:
         ]
         return [*found, (self.cell.bias, keep.contracted(None, rights["z"]))] if self.cell.use_bias else found
 
-    def _activated(self, z: Tensor, nudges: Nudges) -> tuple[Tensor, ...]:
+    @property
+    def _kinds(self) -> tuple[Activation, ...]:
+        """The activations of i, f, g and o."""
+        sigma = self.cell.recurrent_activation
+        return (sigma, sigma, self.cell.activation, sigma)
+
+    def _moved(self, gates: Tensor, nudges: Nudges) -> tuple[Tensor, ...]:
         """i, f, g, o, each moved by its nudge."""
-        sigma, phi = self.cell.recurrent_activation, self.cell.activation
-        parts = zip(self.gates, (sigma, sigma, phi, sigma), tf.split(z, 4, axis=-1), strict=True)
-        return tuple(one(part) + nudges[name] if name in nudges else one(part) for name, one, part in parts)
+        parts = zip(self.gates, tf.split(gates, 4, axis=-1), strict=True)
+        return tuple(part + nudges[name] if name in nudges else part for name, part in parts)
 
 
 class LSTMMatrices:
@@ -127,9 +148,9 @@ class LSTMMatrices:
     2 m n^2 multiplications for m cotangents where the way through the gates takes 4 m n^2.
     """
 
-    def __init__(self, cell: Any) -> None:
+    def __init__(self, cell: Any, *, inputs: bool) -> None:
         self.units = cell.units
-        self.kernels = by_gate([cell.recurrent_kernel, cell.kernel], 4)
+        self.kernels = by_gate([cell.recurrent_kernel, *([cell.kernel] if inputs else [])], 4)
 
     def pull(self, local: _Local, arriving: tuple[Tensor, ...], output: Tensor | None) -> Pulled:
         """Back through h = o * phi(c), c = f * c' + i * g, and the two matrices."""
@@ -149,5 +170,5 @@ class LSTMMatrices:
 
     def _formed(self, local: _Local, kernels: Tensor) -> tuple[Tensor, Tensor]:
         """C and O, (rows, units, columns)."""
-        i, f, g, o = tf.split((local.factors * local.slopes)[..., None], 4, axis=1)
+        i, f, g, o = tf.split(local.through[..., None], 4, axis=1)
         return i * kernels[0] + f * kernels[1] + g * kernels[2], o * kernels[3]

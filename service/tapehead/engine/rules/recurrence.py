@@ -49,11 +49,12 @@ class Run:
 class Spike:
     """Cotangents that arrive at one timestep each: stack entry j of row r is `values[r, j]`, at run time `times[r, j]`.
 
-    `values` is (rows or 1, m, *state), `times` (rows or 1, m).
+    `values` is (rows or 1, m, *state), `times` (rows or 1, m). `once` says that all those times are one.
     """
 
     values: Tensor
     times: Tensor
+    once: bool = False
 
     def at(self, time: Tensor) -> Tensor:
         """The cotangents of one timestep."""
@@ -88,11 +89,14 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Adjoint:
-    """The total derivatives that a sweep back found: by state or gate name (timesteps, rows, m, *state), of the inputs
-    likewise, of the initial states (rows, m, *state), and the rule's `rights` where they were asked for."""
+    """The total derivatives that a sweep back found.
+
+    By state or gate name (timesteps, rows, m, *state); of the inputs likewise, where they were asked for; of the
+    initial states (rows, m, *state); and the rule's `rights` where they were asked for.
+    """
 
     points: Mapping[str, Tensor]
-    inputs: Tensor
+    inputs: Tensor | None
     initial: tuple[Tensor, ...]
     rights: Mapping[str, Tensor]
 
@@ -138,29 +142,33 @@ def back(
     reads: frozenset[str],
     *,
     weights: bool = False,
-    many: bool = False,
+    inputs: bool = True,
+    vectors: int = 0,
     norms: int = 0,
 ) -> Adjoint:
     """The sweep back: `stack` cotangents at once, from the last timestep to the first.
 
-    `reads` names the states and gates whose total derivatives are kept, `weights` says whether the rights are, `many`
-    that the stack is large enough for a step's derivative to be formed before it is applied. With `norms` each state's
-    or gate's derivatives are kept as the norm of every `norms` stack entries alone: (timesteps, rows, m / norms).
+    `reads` names the states and gates whose total derivatives are kept, `weights` and `inputs` say whether the rights
+    and those of the inputs are. The stack holds `vectors` or more: from the rule's `many` on, a step's derivative is
+    formed before it is applied. With `norms` each state's or gate's derivatives are kept as the norm of every `norms`
+    stack entries alone: (timesteps, rows, m / norms).
     """
     rule, local = run.rule, run.local
     timesteps, rows = tf.unstack(tf.shape(run.inputs)[:2])
-    names = [name for name in (*rule.states, *rule.gates) if name in reads] + [INPUTS]
+    names = [name for name in (*rule.states, *rule.gates) if name in reads] + ([INPUTS] if inputs else [])
     gates = frozenset(rule.gates) & reads
+    seeds, latest = _begun(run, seeds), _latest(seeds, timesteps)
     start = tuple(
         _full(seeds.final.get(name), (rows, stack, *shape), run.states[0].dtype)
         for name, shape in zip(rule.states, rule.state_shapes, strict=True)
     )
     plain = not weights and gates.union(seeds.points).isdisjoint(rule.gates)
-    matrices = rule.matrices() if many and plain else None
+    matrices = rule.matrices(inputs=inputs) if plain and rule.many is not None and vectors >= rule.many else None
+    kernels = None if matrices else rule.kernels()
     shapes = dict(zip((*rule.states, *rule.gates), (*rule.state_shapes, *rule.gate_shapes), strict=True))
     shapes[INPUTS] = tuple(run.inputs.shape[2:])
     if weights:
-        shapes |= _right_shapes(rule, tf.nest.map_structure(lambda value: value[0], local), start, seeds)
+        shapes |= _right_shapes(rule, _at_time(local, 0), kernels, start, seeds)
         names += [name for name in shapes if name.startswith(RIGHTS)]
     if norms:
         shapes |= dict.fromkeys(reads, ())
@@ -175,16 +183,16 @@ def back(
         )
         output = None if seeds.output is None else carried + seeds.output.at(time)
         at_gates = {name: seeds.points[name].at(time) for name in rule.gates if name in seeds.points}
-        here = tf.nest.map_structure(lambda value: value[time], local)
+        here = _at_time(local, time)
         if matrices is None:
-            pulled = rule.pull(here, arriving, output, at_gates, gates)
+            pulled = rule.pull(here, kernels, arriving, output, at_gates, gates)
         else:
             pulled = matrices.pull(here, arriving, output)
         previous, found = pulled.previous, found_by_name(rule, pulled)
         if run.valid is not None:
             now = run.valid[time]
             previous = tuple(in_rows(now, a, b) for a, b in zip(previous, arriving, strict=True))
-            found = {name: in_rows(now, value, tf.zeros_like(value)) for name, value in found.items()}
+            found = {name: in_rows(now, found[name], tf.zeros_like(found[name])) for name in names}
             carried = carried if output is None else in_rows(now, tf.zeros_like(output), output)
         if norms:
             found |= {name: _norms(found[name], norms) for name in names if name in reads}
@@ -192,11 +200,10 @@ def back(
         return time - 1, tuple(map(_shaped, previous, cotangents)), carried, arrays
 
     # What stays unwritten, after the last seeded timestep, reads 0: exactly, even where a later state is not finite.
-    latest = _latest(seeds, timesteps)
     _, first, _, arrays = tf.while_loop(lambda time, *_: time >= 0, body, (latest, start, carried, arrays))
     values = {name: array.stack() for name, array in zip(names, arrays, strict=True)}
     rights = {name.removeprefix(RIGHTS): value for name, value in values.items() if name.startswith(RIGHTS)}
-    return Adjoint(values, values[INPUTS], first, rights)
+    return Adjoint(values, values.get(INPUTS), first, rights)
 
 
 def weight_cotangents(run: Run, rights: Mapping[str, Tensor], keep: Keep) -> list[tuple[Any, Tensor]]:
@@ -214,6 +221,19 @@ def found_by_name(rule: CellRule, pulled: Pulled) -> dict[str, Tensor]:
     return {**dict(zip(rule.states, pulled.totals, strict=True)), **pulled.gates, INPUTS: pulled.inputs, **rights}
 
 
+def _begun(run: Run, seeds: Seeds) -> Seeds:
+    """The same with what is seeded once, and nothing later, as cotangents that the sweep starts with."""
+    output, final, points = seeds.output, dict(seeds.final), dict(seeds.points)
+    alone = len(points) + (output is not None) == 1 and not final
+    shown = run.rule.output_state if run.valid is None else None
+    if alone and shown is not None and isinstance(output, Spike) and output.once:
+        return Seeds({}, None, {run.rule.states[shown]: output.values})
+    for name, seed in points.items():
+        if alone and name in run.rule.states and isinstance(seed, Spike) and seed.once:
+            return Seeds({}, None, {name: seed.values})
+    return seeds
+
+
 def _latest(seeds: Seeds, timesteps: Tensor) -> Tensor:
     """The last run time at which anything is seeded."""
     spikes = [seed for seed in seeds.points.values() if isinstance(seed, Spike)]
@@ -228,10 +248,12 @@ def _norms(value: Tensor, entries: int) -> Tensor:
     return tf.sqrt(tf.reduce_sum(tf.reshape(squares, [tf.shape(value)[0], -1, entries]), axis=-1))
 
 
-def _right_shapes(rule: CellRule, local: Local, start: tuple[Tensor, ...], seeds: Seeds) -> dict[str, Any]:
+def _right_shapes(
+    rule: CellRule, local: Local, kernels: Any, start: tuple[Tensor, ...], seeds: Seeds
+) -> dict[str, Any]:
     """The shapes of what the weights' cotangents are made of, seen by pulling one step that is then dropped."""
     output = None if seeds.output is None else seeds.output.at(tf.constant(0))
-    pulled = rule.pull(local, start, output, {}, frozenset())
+    pulled = rule.pull(local, kernels, start, output, {}, frozenset())
     return {RIGHTS + name: tuple(value.shape[2:]) for name, value in pulled.rights.items()}
 
 
@@ -241,6 +263,10 @@ def _stack_array(dtype: Any, size: Tensor, shape: tuple[int | None, ...]) -> Any
 
 def _at(nudges: Nudges, time: Tensor) -> Nudges:
     return {name: value[time] for name, value in nudges.items()}
+
+
+def _at_time(nest: Any, time: Tensor | int) -> Any:
+    return tf.nest.map_structure(lambda value: value[time], nest)
 
 
 def _array(value: Tensor, size: Tensor) -> Any:

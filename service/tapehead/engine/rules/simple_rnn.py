@@ -10,9 +10,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tapehead.engine.rules.activations import with_slope
+from tapehead.engine.rules.activations import reads_z, slope
 from tapehead.engine.rules.cells import Keep, Kept, Nudges, Pulled, Tensor, nudged
-from tapehead.engine.rules.stacks import times_transposed
+from tapehead.engine.rules.stacks import times, transposed
 
 
 class SimpleRNNRule:
@@ -38,22 +38,28 @@ class SimpleRNNRule:
     def step(
         self, projected: Tensor, states: tuple[Tensor, ...], nudges: Nudges
     ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
-        """h; (h,); (z,)."""
+        """h; (h,); phi(z), and z where its slope takes it."""
         z = projected + tf.matmul(states[0], tf.convert_to_tensor(self.cell.recurrent_kernel))
-        (h,) = nudged(self, (self.cell.activation(z),), nudges)
-        return h, (h,), (z,)
+        value = self.cell.activation(z)
+        (h,) = nudged(self, (value,), nudges)
+        return h, (h,), (value, z) if reads_z(self.cell.activation) else (value,)
 
     def local(self, inputs: Tensor, previous: tuple[Tensor, ...], kept: Kept, nudges: Nudges) -> Tensor:
         """phi'(z)."""
-        return with_slope(self.cell.activation, kept[0])[1]
+        return slope(self.cell.activation, kept[0], kept[-1])
 
     def gate_values(self, kept: Kept, nudges: Nudges) -> Mapping[str, Tensor]:
         """None: the cell has no gates."""
         return {}
 
+    def kernels(self) -> tuple[Tensor, Tensor]:
+        """U and K turned: apart, for a product with both side by side takes longer where their widths do not fit."""
+        return transposed(self.cell.recurrent_kernel), transposed(self.cell.kernel)
+
     def pull(
         self,
         local: Tensor,
+        kernels: tuple[Tensor, Tensor],
         arriving: tuple[Tensor, ...],
         output: Tensor | None,
         gates: Mapping[str, Tensor],
@@ -62,10 +68,12 @@ class SimpleRNNRule:
         """Back through h = phi(z), z = x K + h' U + b."""
         h = arriving[0] if output is None else arriving[0] + output
         z = h * local[:, None]
-        previous = times_transposed(z, self.cell.recurrent_kernel)
-        return Pulled((h,), (previous,), times_transposed(z, self.cell.kernel), {}, {"z": z})
+        previous, inputs = (times(z, kernel) for kernel in kernels)
+        return Pulled((h,), (previous,), inputs, {}, {"z": z})
 
-    def matrices(self) -> None:
+    many = None
+
+    def matrices(self, *, inputs: bool = True) -> None:
         """None: one product with the kernel is all a step takes."""
 
     def weight_cotangents(

@@ -61,9 +61,14 @@ class StackedCellsRule:
             for gate, value in rule.gate_values(own, _part(n, nudges)).items()
         }
 
+    def kernels(self) -> tuple[Any, ...]:
+        """Each cell's own."""
+        return tuple(rule.kernels() for rule in self.rules)
+
     def pull(
         self,
         local: tuple[Any, ...],
+        kernels: tuple[Any, ...],
         arriving: tuple[Tensor, ...],
         output: Tensor | None,
         gates: Mapping[str, Tensor],
@@ -75,16 +80,17 @@ class StackedCellsRule:
         read: dict[str, Tensor] = {}
         rights: dict[str, Tensor] = {}
         for n in reversed(range(len(self.rules))):
-            pulled = self.rules[n].pull(
-                local[n], arriving[self._slices[n]], output, _part(n, gates), frozenset(_part(n, dict.fromkeys(wanted)))
-            )
+            own, asked = arriving[self._slices[n]], frozenset(_part(n, dict.fromkeys(wanted)))
+            pulled = self.rules[n].pull(local[n], kernels[n], own, output, _part(n, gates), asked)
             totals, previous = pulled.totals + totals, pulled.previous + previous
             read.update({f"cells.{n}.{gate}": value for gate, value in pulled.gates.items()})
             rights.update({f"cells.{n}.{name}": value for name, value in pulled.rights.items()})
             output = pulled.inputs
         return Pulled(totals, previous, output, read, rights)
 
-    def matrices(self) -> None:
+    many = None
+
+    def matrices(self, *, inputs: bool = True) -> None:
         """None: each cell passes on what the one above gave."""
 
     def weight_cotangents(

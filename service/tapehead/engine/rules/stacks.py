@@ -10,12 +10,16 @@ import tensorflow as tf
 Tensor = Any
 
 
-def times_transposed(stack: Tensor, kernel: Any) -> Tensor:
-    """(rows, m, k) times the transpose of (n, k): (rows, m, n), as one product over all rows and stack entries."""
-    kernel = tf.convert_to_tensor(kernel)
+def transposed(kernel: Any) -> Tensor:
+    """(n, k) to (k, n)."""
+    return tf.transpose(tf.convert_to_tensor(kernel))
+
+
+def times(stack: Tensor, kernel: Tensor) -> Tensor:
+    """(rows, m, k) times (k, n): (rows, m, n), as one product over all rows and stack entries."""
     shape = tf.shape(stack)
-    flat = tf.matmul(tf.reshape(stack, [-1, kernel.shape[1]]), kernel, transpose_b=True)
-    return tf.reshape(flat, [shape[0], shape[1], kernel.shape[0]])
+    flat = tf.matmul(tf.reshape(stack, [-1, kernel.shape[0]]), kernel)
+    return tf.reshape(flat, [shape[0], shape[1], kernel.shape[1]])
 
 
 def by_gate(kernels: Sequence[Any], gates: int) -> Tensor:
@@ -55,3 +59,8 @@ def flattened(stack: Tensor) -> Tensor:
 def stacked(flat: Tensor, times: Tensor) -> Tensor:
     """(rows * times, …) to (rows, times, …)."""
     return tf.reshape(flat, tf.concat([[-1, times], tf.shape(flat)[1:]], axis=0))
+
+
+def in_axes(entries: Any, sizes: Tensor) -> Any:
+    """A nest of tensors whose first axis runs over all entries of several axes: those axes apart again."""
+    return tf.nest.map_structure(lambda value: tf.reshape(value, tf.concat([sizes, value.shape[1:]], axis=0)), entries)

@@ -25,18 +25,18 @@ class Path:
 
 
 def lagged(
-    run: Run, seeds: Mapping[str, Tensor], path: Path, wrt: str, *, identity: str | None = None, many: bool = False
+    run: Run, seeds: Mapping[str, Tensor], path: Path, wrt: str, *, identity: str | None = None, vectors: int = 0
 ) -> Tensor:
     """d of[t] / d wrt[t - lag] for every row: (rows, m, *wrt).
 
     `seeds` holds the rows' cotangents at t by state or gate name, (1 or rows, m, *state). Where a row has fewer than
     `lag` valid timesteps before t, the derivative of a state is with respect to its initial value, any other is 0.
     `identity` names the state that they are an identity over, where they are and `lag` is at least 1: then the first
-    step back is that state's own derivative, and no product. `many` as for `recurrence.back`.
+    step back is that state's own derivative, and no product. `vectors` as for `recurrence.back`.
     """
     rule, local = run.rule, run.local
     stack, lag = tf.shape(next(iter(seeds.values())))[1], tf.shape(path.times)[0] - 1
-    matrices = rule.matrices()
+    kernels, matrices = rule.kernels(), rule.matrices()
 
     def step(j: Tensor) -> Local:
         where = tf.stack([tf.maximum(path.times[j], 0), path.samples], axis=1)
@@ -46,6 +46,7 @@ def lagged(
         start, first = matrices.of_state(step(tf.constant(0)), identity), 1
     else:
         start, first = _seeded(run, seeds, tf.shape(path.samples)[0], stack), 0
+    many = rule.many is not None and vectors >= rule.many
     plain = matrices if many and wrt not in rule.gates and seeds.keys() <= set(rule.states) else None
 
     def pull(j: Tensor, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, Pulled]:
@@ -54,7 +55,7 @@ def lagged(
             return there, plain.pull(step(j), cotangents, None)
         now = tf.cast(j == 0, cotangents[0].dtype)
         at_gates = {name: value * now for name, value in seeds.items() if name in rule.gates}
-        return there, rule.pull(step(j), cotangents, None, at_gates, frozenset([wrt]) & frozenset(rule.gates))
+        return there, rule.pull(step(j), kernels, cotangents, None, at_gates, frozenset([wrt]) & frozenset(rule.gates))
 
     def body(j: Tensor, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         there, pulled = pull(j, cotangents)

@@ -6,11 +6,12 @@
     infer.py        the model's outputs
     operations.py   everything else that can be asked of a model
     repository.py   which models there are; loading and unloading them
+    page.py         the page for people at `/`
 """
 
 from fastapi import APIRouter
 
-from tapehead.server.routes import about, health, infer, models, operations, repository
+from tapehead.server.routes import about, health, infer, models, operations, page, repository
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
@@ -18,6 +19,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     infer.router,
     repository.router,
+    page.router,
     operations.router,
 )
 """In the order in which paths are tried: an operation's name could be anything, so that operations come last."""

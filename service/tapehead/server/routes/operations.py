@@ -1,13 +1,16 @@
 """Everything that can be asked of a model beside its outputs."""
 
+from collections.abc import Callable
 from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
 from tapehead.errors import UnknownOperation
 from tapehead.operations import OPERATIONS, Result
-from tapehead.server import media
-from tapehead.server.asking import Asking, asking
+from tapehead.operations import Request as Question
+from tapehead.server import media, pictures
+from tapehead.server.asking import Asking, asking, read_version
+from tapehead.server.service import headers_of
 from tapehead.server.streaming import Growing, Streamed, closing_bytes
 from tapehead.wire.messages import decode_request, encode_reply
 from tapehead.wire.streams import reply_pieces
@@ -27,8 +30,10 @@ async def operate(request: Request, model: str, operation: str, version: str | N
 
 async def answer(request: Request, model: str, operation: str, version: str | None) -> Response:
     """The answer to a question in Tapehead's own schema."""
-    own = media.request_type(request.headers.get("content-type"))
-    wanted = media.reply_type(request.headers.get("accept"), own)
+    own = media.request_type(headers_of(request).get("content-type"))
+    wanted = media.reply_type(headers_of(request).get("accept"), own, media.ANSWERS)
+    if wanted in media.PICTURES:
+        return await drawn(request, model, operation, version, wanted, partial(decode_request, media=own))
     growth = Growth() if media.is_msgpack(wanted) else None
     async with asking(request, operation) as question:
         asked = await question.read(partial(decode_request, media=own))
@@ -37,6 +42,25 @@ async def answer(request: Request, model: str, operation: str, version: str | No
             return Growing(working, growth, question.timed, closing_bytes(asked), wanted, question.server_timing)
         result, ref = working.result()
         return await _whole(question, question.timed(result), ref, wanted)
+
+
+async def drawn(
+    request: Request,
+    model: str,
+    operation: str,
+    version: str | None,
+    wanted: str,
+    decode: Callable[[bytes], Question],
+) -> Response:
+    """The answer to a question as a picture."""
+    wished = pictures.wish(wanted, request.query_params)
+    async with asking(request, operation) as question:
+        asked = await question.read(decode)
+        card = await question.service.fleet.card(model, read_version(model, version))
+        pictures.check_drawable(card, operation, asked)
+        result, ref = await question.ask(model, version, asked)
+        image = await question.draw(asked.parameters, result, ref, wished)
+        return Response(image, headers=question.server_timing, media_type=wanted)
 
 
 async def _whole(question: Asking, result: Result, ref: ModelRef, wanted: str) -> Response:

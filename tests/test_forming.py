@@ -1,0 +1,53 @@
+"""A step's derivative formed as matrices is the one that passes through the gates, or through the cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from tests.user_cells import FastWeights
+
+from tapehead.engine import OPERATIONS, Model, programs
+from tapehead.operations import Request, check
+
+CELLS: dict[str, Callable[[], Any]] = {
+    "lstm": lambda: keras.layers.LSTM(3, name="rnn", recurrent_activation="hard_sigmoid", return_sequences=True),
+    "lstm_of_other_activations": lambda: keras.layers.LSTM(3, name="rnn", activation="softplus"),
+    "gru": lambda: keras.layers.GRU(3, name="rnn", return_sequences=True),
+    "gru_of_other_activations": lambda: keras.layers.GRU(3, name="rnn", activation="gelu", go_backwards=True),
+    "gru_resetting_before": lambda: keras.layers.GRU(3, name="rnn", reset_after=False),
+    "gru_resetting_before_of_other_activations": lambda: keras.layers.GRU(
+        3, name="rnn", reset_after=False, recurrent_activation="silu", use_bias=False
+    ),
+    "a_users_cell": lambda: keras.layers.RNN(FastWeights(3), name="rnn"),
+    "convolutional": lambda: keras.layers.ConvLSTM1D(2, 2, padding="same", name="rnn"),
+}
+
+
+@pytest.mark.parametrize("asked", [{}, {"lag": 1}, {"lag": 2}], ids=["whole", "lag 1", "lag 2"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_forming_a_steps_derivative_changes_no_number(
+    cell: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keras.utils.set_random_seed(3)
+    shape = (None, 3, 2) if cell == "convolutional" else (None, 2)
+    layer = CELLS[cell]()
+    keras_model = keras.Sequential([keras.Input(shape, name="x"), layer])
+    draw = np.random.default_rng(4)
+    layer.set_weights([weight + draw.normal(0, 0.3, weight.shape) for weight in layer.get_weights()])
+    x, lengths = draw.normal(size=(2, 4, *shape[1:])), {"x": np.array([4, 3])}
+    found = []
+    for enough in (0, 1 << 30):
+        monkeypatch.setattr(programs, "_enough", lambda *_, enough=enough: enough)
+        model = Model(keras_model, "m")
+        wrt = "rnn.h" if asked else ["inputs", "rnn.h", "rnn.h.initial"]
+        parameters = {"of": "rnn.h", "wrt": wrt, "precision": "float64", **asked}
+        request, _ = check(model.card, "jacobian", Request({"x": x}, lengths, {}, parameters))
+        found.append(OPERATIONS["jacobian"](model, request).tensors)
+    through, formed = found
+    for name, expected in through.items():
+        np.testing.assert_allclose(formed[name], expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    assert all(np.abs(expected).max() > 0 for name, expected in through.items() if not name.endswith("initial"))
