@@ -17,7 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 
 class Serving:
