@@ -207,4 +207,4 @@ def test_a_live_model_has_no_example_and_the_server_says_so_with_nothing() -> No
     with TestClient(application(models_folder(), Settings(preload=False))) as client:
         told = client.get("/v2/models/sunspots/versions/1/example").json()
     assert told["inputs"]["shape"] == [1, 40, 1]
-    assert told["targets"] == [[2.9]]
+    assert told["targets"]["data"] == [[2.9]]

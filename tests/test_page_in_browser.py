@@ -333,6 +333,24 @@ def test_a_server_that_went_away_is_told_and_found_again(page: Page, url: str) -
     assert page.text("#status").startswith("version")
 
 
+def test_a_model_that_is_still_being_loaded_is_waited_for(page: Page, url: str) -> None:
+    told = iter([True, True])
+    loading = {"title": "The model is being loaded", "detail": "come again", "code": "loading"}
+
+    def metadata(route: Any) -> None:
+        if next(told, False):
+            route.fulfill(status=503, json=loading)
+        else:
+            route.continue_()
+
+    page.page.route("**/v2/models/sunspots", metadata)
+    page.page.goto(f"{url}/{SALIENCY}")
+    page.holds("#status", "loading sunspots")
+    page.drawn()
+    assert page.text("#status").startswith("version")
+    assert page.page.locator(".problem").count() == 0
+
+
 def test_a_question_can_be_given_up(page: Page, url: str) -> None:
     page.open(f"{url}/{SALIENCY}")
     held: list[Any] = []

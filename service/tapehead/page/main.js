@@ -77,7 +77,7 @@ function showModels() {
 }
 
 async function chooseModel(name, version) {
-  const metadata = await get(modelPath(name, version));
+  const metadata = await loaded(name, version);
   Object.assign(page, { metadata, version });
   const known = page.models.find((one) => one.name === name && one.version === String(version ?? Math.max(...metadata.versions)));
   if (known && known.state !== "READY") {
@@ -95,6 +95,24 @@ async function chooseModel(name, version) {
   fill(at("operation"), metadata.operations.map((one) => make("option", { value: one }, one.replaceAll("_", " "))));
   await take(() => example(metadata, version));
   chooseOperation(metadata.operations.includes("jacobian") ? "jacobian" : metadata.operations[0]);
+}
+
+/** What is known of a model, once it is loaded: the server says so where that takes longer than a request may. */
+async function loaded(name, version) {
+  status(`loading ${name} …`, "");
+  for (;;) {
+    try {
+      const metadata = await get(modelPath(name, version));
+      status(page.about, "good");
+      return metadata;
+    } catch (problem) {
+      if (problem.code !== "loading") {
+        status(page.about, "good");
+        throw problem;
+      }
+      await new Promise((done) => { setTimeout(done, 2000); });
+    }
+  }
 }
 
 // -- the input

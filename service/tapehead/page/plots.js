@@ -1,6 +1,6 @@
 // Panels -> Plotly: colours, axes and words. Plotly's own script is loaded beside the page; until it is there, panels wait.
 
-import { entry } from "./panels.js";
+import { entry, isTime } from "./panels.js";
 import { extent } from "./tensors.js";
 
 const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"]; // Okabe and Ito: colour-blind safe
@@ -69,8 +69,9 @@ function base(panel) {
 
 /** An axis that counts entries, or names them where they have names. */
 function counting(axis, { line }) {
-  const named = axis.labels && axis.size <= 60;
-  const ticks = named ? { tickmode: "array", tickvals: axis.labels.map((_, n) => n), ticktext: axis.labels } : axis.size <= FEW ? { dtick: 1 } : { nticks: 12 };
+  const every = isTime(axis.name) ? Math.ceil(axis.size / FEW) : axis.size <= 60 ? 1 : 0;
+  const shown = every && axis.labels ? axis.labels.map((_, n) => n).filter((n) => n % every === 0) : null;
+  const ticks = shown ? { tickmode: "array", tickvals: shown, ticktext: shown.map((n) => axis.labels[n]) } : axis.size <= FEW ? { dtick: 1 } : { nticks: 12 };
   return { title: { text: axis.title, standoff: 8 }, gridcolor: line, linecolor: line, zeroline: false, automargin: true, tickformat: "d", range: [-0.5, axis.size - 0.5], ...ticks };
 }
 
