@@ -94,6 +94,7 @@ def assert_random_network_agrees(network: Network, *, whole: bool) -> None:
             assert_agrees_with_oracle(here.answer, of, wrt, found)
 
 
+@pytest.mark.slow
 @given(networks())
 @settings(max_examples=6)
 def test_random_networks_agree_with_the_oracle(network: Network) -> None:
