@@ -43,7 +43,7 @@ def targets_of(model: Any, seed: int = 2) -> dict[str, np.ndarray]:
     inputs = inputs_of(model)
     given = [tf.constant(x) for x in inputs.values()]
     outputs = model(given if len(given) > 1 else given[0])
-    outputs = outputs if isinstance(outputs, list) else [outputs]
+    outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
     numbers = np.random.default_rng(seed)
     names = ["outputs"] if len(outputs) == 1 else [f"outputs.{n}" for n in range(len(outputs))]
     return {name: numbers.normal(size=out.shape) for name, out in zip(names, outputs, strict=True)}
