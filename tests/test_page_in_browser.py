@@ -270,6 +270,7 @@ def test_the_picture_is_told_in_words_and_as_a_table(page: Page, url: str) -> No
     assert told.startswith("∂ lstm.h[-1] / ∂ inputs: heat map, 16 unit of lstm.h[-1] by 40 timestep of inputs. From")
     page.page.get_by_text("Numbers of this picture").first.click()
     table = page.page.locator("figure table").first
+    table.locator("tbody tr").nth(15).wait_for()  # the rows are made when the table is opened
     assert table.locator("tbody tr").count() == 16
     z = np.array(page.data()[0]["z"])
     shown = [float(text) for text in table.locator("tbody tr").nth(3).locator("td").all_text_contents()]
