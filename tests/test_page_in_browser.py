@@ -21,7 +21,7 @@ from tapehead.errors import TapeheadError
 from tapehead.operations import Result
 from tapehead.wire.messages import MSGPACK, encode_reply
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 JACOBIAN = "#model=sunspots&operation=jacobian&of=lstm.h[-1]&wrt=inputs&input=example"
 SALIENCY = "#model=sunspots&operation=saliency&target=outputs[0]&input=example"
