@@ -13,7 +13,7 @@ import tensorflow as tf
 from tapehead.engine.graph import Recurrence
 from tapehead.engine.model import Model
 from tapehead.engine.places import State
-from tapehead.engine.rules.cells import CellRule, Local, Tensor
+from tapehead.engine.rules.cells import CellRule, Local, Tensor, forming_pays
 from tapehead.engine.rules.recurrence import Run, in_rows
 from tapehead.operations.recurrent import RecurrentCell
 
@@ -92,8 +92,7 @@ class StepsBack:
 
     def __init__(self, subject: Subject, run: Run, vectors: int) -> None:
         self._rule, self._local = subject.rule, subject.local(run)
-        many = subject.rule.many is not None and vectors >= subject.rule.many
-        self._matrices = subject.rule.matrices() if many else None
+        self._matrices = subject.rule.matrices() if forming_pays(subject.rule, vectors) else None
         self._kernels = None if self._matrices else subject.rule.kernels()
 
     def at(self, time: Tensor, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

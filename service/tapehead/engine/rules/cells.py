@@ -178,6 +178,11 @@ class CellRule(Protocol):
 SUMMED = Keep()
 
 
+def forming_pays(rule: CellRule, vectors: int) -> bool:
+    """Whether a sweep of so many vectors is to form each step's derivative before it applies it."""
+    return rule.many is not None and vectors >= rule.many
+
+
 def float_weights(layer: Any) -> list[Any]:
     """A layer's or cell's weights that derivatives can be taken with respect to."""
     return [variable for variable in getattr(layer, "weights", ()) if "float" in variable.dtype]

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tapehead.engine.rules.cells import CellRule, Keep, Kept, Local, Nudges, Pulled, Tensor
+from tapehead.engine.rules.cells import CellRule, Keep, Kept, Local, Nudges, Pulled, Tensor, forming_pays
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,6 @@ def back(
     """
     rule, local = run.rule, run.local
     timesteps, rows = tf.unstack(tf.shape(run.inputs)[:2])
-    names = [name for name in (*rule.states, *rule.gates) if name in reads] + ([INPUTS] if inputs else [])
     gates = frozenset(rule.gates) & reads
     seeds, latest = _begun(run, seeds), _latest(seeds, timesteps)
     start = tuple(
@@ -163,24 +162,19 @@ def back(
         for name, shape in zip(rule.states, rule.state_shapes, strict=True)
     )
     plain = not weights and gates.union(seeds.points).isdisjoint(rule.gates)
-    matrices = rule.matrices(inputs=inputs) if plain and rule.many is not None and vectors >= rule.many else None
+    matrices = rule.matrices(inputs=inputs) if plain and forming_pays(rule, vectors) else None
     kernels = None if matrices else rule.kernels()
-    shapes = dict(zip((*rule.states, *rule.gates), (*rule.state_shapes, *rule.gate_shapes), strict=True))
-    shapes[INPUTS] = tuple(run.inputs.shape[2:])
+    shapes = {name: () if norms else shape for name, shape in _inner_shapes(rule) if name in reads}
+    if inputs:
+        shapes[INPUTS] = tuple(run.inputs.shape[2:])
     if weights:
         shapes |= _right_shapes(rule, _at_time(local, 0), kernels, start, seeds)
-        names += [name for name in shapes if name.startswith(RIGHTS)]
-    if norms:
-        shapes |= dict.fromkeys(reads, ())
-    arrays = [_stack_array(start[0].dtype, timesteps, shapes[name]) for name in names]
+    arrays = [_stack_array(start[0].dtype, timesteps, shape) for shape in shapes.values()]
     # A masked timestep shows an earlier output: what arrives there is carried back to where that output was made.
     carried = tf.zeros_like(start[0]) if seeds.output is None else tf.zeros_like(seeds.output.at(timesteps - 1))
 
     def body(time: Tensor, cotangents: tuple[Tensor, ...], carried: Tensor, arrays: list[Any]) -> Any:
-        arriving = tuple(
-            cotangent + seeds.points[name].at(time) if name in seeds.points else cotangent
-            for name, cotangent in zip(rule.states, cotangents, strict=True)
-        )
+        arriving = _arriving(rule, seeds, cotangents, time)
         output = None if seeds.output is None else carried + seeds.output.at(time)
         at_gates = {name: seeds.points[name].at(time) for name in rule.gates if name in seeds.points}
         here = _at_time(local, time)
@@ -192,16 +186,16 @@ def back(
         if run.valid is not None:
             now = run.valid[time]
             previous = tuple(in_rows(now, a, b) for a, b in zip(previous, arriving, strict=True))
-            found = {name: in_rows(now, found[name], tf.zeros_like(found[name])) for name in names}
+            found = {name: in_rows(now, found[name], tf.zeros_like(found[name])) for name in shapes}
             carried = carried if output is None else in_rows(now, tf.zeros_like(output), output)
         if norms:
-            found |= {name: _norms(found[name], norms) for name in names if name in reads}
-        arrays = [array.write(time, found[name]) for array, name in zip(arrays, names, strict=True)]
+            found |= {name: _norms(found[name], norms) for name in shapes if name in reads}
+        arrays = [array.write(time, found[name]) for array, name in zip(arrays, shapes, strict=True)]
         return time - 1, tuple(map(_shaped, previous, cotangents)), carried, arrays
 
     # What stays unwritten, after the last seeded timestep, reads 0: exactly, even where a later state is not finite.
     _, first, _, arrays = tf.while_loop(lambda time, *_: time >= 0, body, (latest, start, carried, arrays))
-    values = {name: array.stack() for name, array in zip(names, arrays, strict=True)}
+    values = {name: array.stack() for name, array in zip(shapes, arrays, strict=True)}
     rights = {name.removeprefix(RIGHTS): value for name, value in values.items() if name.startswith(RIGHTS)}
     return Adjoint(values, values.get(INPUTS), first, rights)
 
@@ -219,6 +213,19 @@ def found_by_name(rule: CellRule, pulled: Pulled) -> dict[str, Tensor]:
     """What a step found, by state and gate name; the inputs' under INPUTS, the rights behind RIGHTS."""
     rights = {RIGHTS + name: value for name, value in pulled.rights.items()}
     return {**dict(zip(rule.states, pulled.totals, strict=True)), **pulled.gates, INPUTS: pulled.inputs, **rights}
+
+
+def _inner_shapes(rule: CellRule) -> list[tuple[str, tuple[int | None, ...]]]:
+    """Each state's and each gate's name and shape."""
+    return list(zip((*rule.states, *rule.gates), (*rule.state_shapes, *rule.gate_shapes), strict=True))
+
+
+def _arriving(rule: CellRule, seeds: Seeds, cotangents: tuple[Tensor, ...], time: Tensor) -> tuple[Tensor, ...]:
+    """What reaches the states that a step returned: from later steps, and what is seeded there."""
+    return tuple(
+        cotangent + seeds.points[name].at(time) if name in seeds.points else cotangent
+        for name, cotangent in zip(rule.states, cotangents, strict=True)
+    )
 
 
 def _begun(run: Run, seeds: Seeds) -> Seeds:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tapehead.engine.rules.cells import Local, Pulled, Tensor
+from tapehead.engine.rules.cells import Local, Pulled, Tensor, forming_pays
 from tapehead.engine.rules.recurrence import INPUTS, Run, found_by_name, in_rows
 
 
@@ -46,8 +46,8 @@ def lagged(
         start, first = matrices.of_state(step(tf.constant(0)), identity), 1
     else:
         start, first = _seeded(run, seeds, tf.shape(path.samples)[0], stack), 0
-    many = rule.many is not None and vectors >= rule.many
-    plain = matrices if many and wrt not in rule.gates and seeds.keys() <= set(rule.states) else None
+    of_states = wrt not in rule.gates and seeds.keys() <= set(rule.states)
+    plain = matrices if of_states and forming_pays(rule, vectors) else None
 
     def pull(j: Tensor, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, Pulled]:
         there = path.times[j] >= 0
