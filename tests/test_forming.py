@@ -8,9 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tests.user_cells import FastWeights
 
 from tapehead.engine import OPERATIONS, Model, programs
+from tapehead.engine.graph import Recurrence
+from tapehead.engine.rules import recurrence
 from tapehead.operations import Request, check
 
 CELLS: dict[str, Callable[[], Any]] = {
@@ -51,3 +54,26 @@ def test_forming_a_steps_derivative_changes_no_number(
     for name, expected in through.items():
         np.testing.assert_allclose(formed[name], expected, rtol=0, atol=1e-12 * np.abs(expected).max())
     assert all(np.abs(expected).max() > 0 for name, expected in through.items() if not name.endswith("initial"))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_steps_own_numbers_are_those_made_for_all_timesteps_at_once(
+    cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keras.utils.set_random_seed(5)
+    shape = (None, 3, 2) if cell == "convolutional" else (None, 2)
+    keras_model = keras.Sequential([keras.Input(shape, name="x"), CELLS[cell]()])
+    (call,) = (call for call in Model(keras_model, "m").graph.calls if isinstance(call, Recurrence))
+    rule, draw = call.rule, np.random.default_rng(6)
+    inputs = tf.constant(draw.normal(size=(4, 2, *shape[1:])), tf.float32)
+    initial = tuple(tf.constant(draw.normal(size=(2, *state)), tf.float32) for state in rule.state_shapes)
+    valid = tf.constant([[True, True], [True, False], [False, True], [True, True]])
+    nudges = {rule.states[0]: tf.constant(draw.normal(size=(4, 2, *rule.state_shapes[0])), tf.float32)}
+    found = []
+    for most in (recurrence._CACHE_BYTES, 0):
+        monkeypatch.setattr(recurrence, "_CACHE_BYTES", most)
+        run = recurrence.forward(rule, inputs, initial, valid, nudges)
+        assert (run.made is None) == (most > 0)
+        found.append([value.numpy() for value in tf.nest.flatten((run.local, run.states, run.outputs))])
+    for at_once, in_steps in zip(*found, strict=True):
+        np.testing.assert_allclose(in_steps, at_once, rtol=1e-5, atol=1e-6)

@@ -133,7 +133,7 @@ class GRURule:
     @property
     def many(self) -> int:
         """Without `reset_after` forming the matrix takes a product of its own, as many multiplications as n vectors."""
-        return 48 if self.cell.reset_after else max(48, 3 * self.cell.units // 4)
+        return 32 if self.cell.reset_after else max(32, 3 * self.cell.units // 4)
 
     def matrices(self, *, inputs: bool = True) -> GRUMatrices:
         """The step's derivative as a matrix."""

@@ -6,6 +6,7 @@ A masked timestep changes no state and returns no output of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ class Run:
     outputs: Tensor
     kept: Kept
     nudges: Nudges
+    made: Local | None = None
 
     @property
     def previous(self) -> tuple[Tensor, ...]:
@@ -36,7 +38,9 @@ class Run:
 
     @property
     def local(self) -> Local:
-        """Every step's own numbers, made for all timesteps at once."""
+        """Every step's own numbers: those made in the steps, else made here for all timesteps at once."""
+        if self.made is not None:
+            return self.made
         return self.rule.local(self.inputs, self.previous, self.kept, self.nudges)
 
     @property
@@ -112,27 +116,35 @@ def forward(
 ) -> Run:
     """Runs the cell over (timesteps, rows, …) inputs; `valid` is (timesteps, rows) or None, nudges are laid out alike.
 
-    At a masked timestep the output is 0 with `zero_masked`, else the one before it (0 before the first).
+    At a masked timestep the output is 0 with `zero_masked`, else the one before it (0 before the first). What needs no
+    state is made for all timesteps at once, and so are the steps' own numbers later; but each in its step where they
+    would come back from memory.
     """
-    projected = rule.project(inputs)
-    timesteps = tf.shape(inputs)[0]
-    example = rule.step(projected[0], initial, _at(nudges, 0))
+    timesteps, projected = tf.shape(inputs)[0], rule.project(inputs)
+    in_steps = _outgrows_cache(projected)
+
+    def step(time: Tensor | int, states: tuple[Tensor, ...]) -> tuple[Any, ...]:
+        given, moved = inputs[time], _at(nudges, time)
+        found = rule.step(rule.project(given) if in_steps else projected[time], states, moved)
+        return (*found, rule.local(given, states, found[2], moved)) if in_steps else found
+
+    example = step(0, initial)
     arrays = [_array(value, timesteps) for value in tf.nest.flatten(example)]
 
     def body(time: Tensor, states: tuple[Tensor, ...], shown: Tensor, arrays: list[Any]) -> Any:
-        output, new, kept = rule.step(projected[time], states, _at(nudges, time))
+        output, new, *kept = step(time, states)
         if valid is not None:
             new = tuple(in_rows(valid[time], a, b) for a, b in zip(new, states, strict=True))
             output = in_rows(valid[time], output, shown)
             shown = shown if zero_masked else output
-        values = tf.nest.flatten((output, new, kept))
+        values = tf.nest.flatten((output, new, *kept))
         arrays = [array.write(time, value) for array, value in zip(arrays, values, strict=True)]
         return time + 1, tuple(map(_shaped, new, states)), shown, arrays
 
     start = (tf.constant(0), initial, tf.zeros_like(example[0]), arrays)
     *_, arrays = tf.while_loop(lambda time, *_: time < timesteps, body, start)
-    output, states, kept = tf.nest.pack_sequence_as(example, [array.stack() for array in arrays])
-    return Run(rule, inputs, valid, initial, states, output, kept, nudges)
+    output, states, kept, *made = tf.nest.pack_sequence_as(example, [array.stack() for array in arrays])
+    return Run(rule, inputs, valid, initial, states, output, kept, nudges, *made)
 
 
 def back(
@@ -213,6 +225,16 @@ def found_by_name(rule: CellRule, pulled: Pulled) -> dict[str, Tensor]:
     """What a step found, by state and gate name; the inputs' under INPUTS, the rights behind RIGHTS."""
     rights = {RIGHTS + name: value for name, value in pulled.rights.items()}
     return {**dict(zip(rule.states, pulled.totals, strict=True)), **pulled.gates, INPUTS: pulled.inputs, **rights}
+
+
+_CACHE_BYTES = 1 << 24
+"""How large an array may be that a processor's cache is to hold from one pass over it to the next."""
+
+
+def _outgrows_cache(value: Tensor) -> bool:
+    """Whether so much is known to leave a processor's cache before it is read again."""
+    known = None not in value.shape and not tf.config.list_logical_devices("GPU")
+    return known and math.prod(value.shape) * value.dtype.size > _CACHE_BYTES
 
 
 def _inner_shapes(rule: CellRule) -> list[tuple[str, tuple[int | None, ...]]]:
