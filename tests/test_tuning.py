@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tapehead.engine import OPERATIONS, Model, tuning
+from tapehead.engine import OPERATIONS, Model, abreast, tuning
 from tapehead.engine import model as model_module
+from tapehead.engine.abreast import Abreast
 from tapehead.engine.tuning import KEPT, OFTEN, Program
 from tapehead.operations import Request, check
 
@@ -37,8 +38,7 @@ def test_what_is_compiled_answers_only_where_it_is_faster(faster: bool, monkeypa
         return x + 1
 
     program = Program(function, [tf.TensorSpec([None])], lambda work: work())
-    times = iter([1.0, 1.0, 1.0, 2.0, 2.0, 2.0] if faster else [2.0, 2.0, 2.0, 1.0, 1.0, 1.0])
-    monkeypatch.setattr(tuning, "_seconds", lambda *_: next(times))
+    monkeypatch.setattr(tuning, "_seconds", lambda way, _: 1.0 if _is_fixed(way) is faster else 2.0)
     for _ in range(OFTEN):
         program(tf.zeros(3))
     assert traced == [(None,), (3,)]
@@ -105,3 +105,44 @@ def test_a_model_keeps_few_questions_and_the_last_asked_among_them(monkeypatch: 
     for key in ("a", "b", "a", "c", "a", "b"):
         ask(key)
     assert built == ["a", "b", "c", "b"]
+
+
+QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "jacobian": ("jacobian", {"of": "lstm.h[-1]", "wrt": ["x", "lstm.h", "lstm.c.initial"]}),
+    "of every timestep": ("jacobian", {"of": "lstm.h", "wrt": "lstm.h"}),
+    "by weights": ("jacobian", {"of": "lstm.h[-1]", "wrt": "lstm/recurrent_kernel"}),
+    "norms": ("jacobian", {"of": "lstm.h", "wrt": "lstm.h", "reduce": "norm"}),
+    "saliency": ("saliency", {"target": "outputs[1]"}),
+    "integrated gradients": ("saliency", {"target": "outputs[1]", "method": "integrated_gradients", "n_steps": 3}),
+    "vjp": ("vjp", {"of": "outputs", "wrt": ["x", "lstm.h"]}),
+    "jvp": ("jvp", {"of": "outputs", "wrt": "x"}),
+    "hvp": ("hvp", {"of": "outputs[0]", "wrt": "x"}),
+}
+
+
+# Those with a stack, and the points of a path.
+SPLIT_FOR_ONE_SAMPLE = ("jacobian", "of every timestep", "by weights", "integrated gradients")
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_parts_abreast_answer_what_the_whole_does(question: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(abreast, "processors", lambda: 2)
+    monkeypatch.setattr(tuning, "_WORTH_PARTING_S", 0.0)
+    monkeypatch.setattr(tuning, "_fastest", lambda way, _: 1.0 if isinstance(way, Abreast) else 2.0)
+    keras.utils.set_random_seed(7)
+    layers = [keras.Input((None, 2), name="x"), keras.layers.LSTM(3, name="lstm"), keras.layers.Dense(2)]
+    operation, parameters = QUESTIONS[question]
+    draw = np.random.default_rng(8)
+    vectors = {"vjp": ("cotangent", (batch, 2)), "jvp": ("tangent", (batch, 5, 2)), "hvp": ("tangent", (batch, 5, 2))}
+    if operation in vectors:
+        name, shape = vectors[operation]
+        parameters = {**parameters, name: draw.normal(size=shape)}
+    x, lengths = draw.normal(size=(batch, 5, 2)), {"x": np.array([5, 3, 4])[:batch]}
+    model = Model(keras.Sequential(layers), "m", later=lambda work: work())
+    request, _ = check(model.card, operation, Request({"x": x}, lengths, {}, {**parameters, "precision": "float64"}))
+    answers = [OPERATIONS[operation](model, request).tensors for _ in range(OFTEN + 2)]
+    kept = [way for program in model.at("float64").programs for way in program._fixed.values()]
+    assert any(isinstance(way, Abreast) for way in kept) is (batch > 1 or question in SPLIT_FOR_ONE_SAMPLE)
+    for name, whole in answers[0].items():
+        np.testing.assert_allclose(answers[-1][name], whole, rtol=0, atol=1e-13 * max(1, np.abs(whole).max()))

@@ -6,11 +6,13 @@ Every signature leaves batch, timesteps and stack open, so that a new length is 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from tapehead.engine.abreast import Parts, on_host, shares
 from tapehead.engine.graph import AnyCall
 from tapehead.engine.model import Model
 from tapehead.engine.trace import Given
@@ -43,28 +45,24 @@ def ran(
     calls: Sequence[AnyCall],
     arrays: Arrays,
     *operands: Operand,
+    apart: Sequence[int] = (),
 ) -> Any:
-    """What `function(arrays, *operands)` gives, as NumPy; compiled under `kind` the first time it is asked for."""
+    """What `function(arrays, *operands)` gives, as NumPy; compiled under `kind` the first time it is asked for.
+
+    `apart` names axes that all answers have and that may be answered in parts. 0 is the batch, also the first axis of
+    every operand, unless that is 1 and shared by the rows. 1 is the stack, also the second axis of every operand.
+    """
     signature = tuple((operand.array.ndim, operand.open_axes) for operand in operands)
     key = (kind, tuple(calls), *(tuple(sorted(part)) for part in arrays[1:]), signature)
 
     def build() -> Program:
-        specs = [_operand_spec(model, operand) for operand in operands]
-        return Program(function, [_specs(model, arrays), *specs], model.later)
+        specs = [_specs(model, arrays), *(_operand_spec(model, operand) for operand in operands)]
+        split = partial(_split, apart) if 0 in apart and model.on_processor else None
+        return Program(function, specs, model.later, partial(_tensors, model), split)
 
     run = model.programs.get(key, build)
-    tensors = Arrays(*({name: tf.convert_to_tensor(array) for name, array in part.items()} for part in arrays))
     shapes = tuple(tuple(array.shape) for array in (*_flat(arrays), *(operand.array for operand in operands)))
-    found = run(tensors, *(_operand(model, operand) for operand in operands), shapes=shapes)
-    return tf.nest.map_structure(on_host, found)
-
-
-def on_host(tensor: Tensor) -> Array:
-    """The tensor's numbers as NumPy, where they lie: read-only, and no copy on a processor."""
-    try:
-        return np.asarray(memoryview(tensor))
-    except (BufferError, ValueError):  # bfloat16 has no buffer format
-        return tensor.numpy()
+    return tf.nest.map_structure(on_host, run(arrays, *operands, shapes=shapes))
 
 
 def given(model: Model, arrays: Arrays, *, held: bool = True) -> Given:
@@ -79,6 +77,32 @@ def given(model: Model, arrays: Arrays, *, held: bool = True) -> Given:
         masks if held else None,
         follows=model.seen.follows,
     )
+
+
+def _tensors(model: Model, arrays: Arrays, *operands: Operand) -> tuple[Any, ...]:
+    """What a program's function is called with."""
+    parts = ({name: tf.convert_to_tensor(array) for name, array in part.items()} for part in arrays)
+    return Arrays(*parts), *(_operand(model, operand) for operand in operands)
+
+
+def _split(axes: Sequence[int], arrays: Arrays, *operands: Operand) -> Parts | None:
+    """The same for a few rows of the batch each, or for a few entries of the stack; None where there is one of each."""
+    batch = len(next(iter(arrays.inputs.values())))
+    if batch > 1:
+        rows = shares(batch)
+        given = [Arrays(*({key: array[some] for key, array in part.items()} for part in arrays)) for some in rows]
+        return Parts(
+            0, [(own, *(_rows(one, some, batch) for one in operands)) for own, some in zip(given, rows, strict=True)]
+        )
+    stack = operands[0].array.shape[1] if 1 in axes else 1
+    if stack == 1:
+        return None
+    return Parts(1, [(arrays, *(one._replace(array=one.array[:, some]) for one in operands)) for some in shares(stack)])
+
+
+def _rows(operand: Operand, rows: slice, batch: int) -> Operand:
+    """Some rows of an operand, or all of one that the rows share."""
+    return operand._replace(array=operand.array[rows]) if operand.array.shape[0] == batch else operand
 
 
 def _specs(model: Model, arrays: Arrays) -> Arrays:

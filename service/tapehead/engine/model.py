@@ -78,6 +78,11 @@ class Model:
         return f"<Model {self.card.name!r} version {self.card.version}: {len(self.graph.calls)} calls, {self.dtype}>"
 
     @cached_property
+    def on_processor(self) -> bool:
+        """Whether that is the processor, and no card."""
+        return self.device.startswith("cpu")
+
+    @cached_property
     def device(self) -> str:
         """The device that its programs run on."""
         with tf.init_scope():

@@ -39,7 +39,7 @@ def values_program(model: Model, calls: Calls, places: Sequence[Place], arrays: 
         made = trace(model.graph, calls, given(model, arrays))
         return [value(made, place) for place in places]
 
-    found: list[Array] = ran(model, ("values", tuple(places)), values, calls, arrays)
+    found: list[Array] = ran(model, ("values", tuple(places)), values, calls, arrays, apart=_rows_apart(places))
     return found
 
 
@@ -72,7 +72,9 @@ def spike_program(
 
     vectors, together = _enough(calls, values.shape[1]), start_together(times) if once is None else once
     kind = ("spike", of, tuple(wrt), keep, vectors, together, norms)
-    found: list[Array] = ran(model, kind, back, calls, arrays, Operand(values, 2), Operand(times, 2))
+    apart = (0, 1) if keep.rows and not norms else _rows_apart(wrt)
+    operands = (Operand(values, 2), Operand(times, 2))
+    found: list[Array] = ran(model, kind, back, calls, arrays, *operands, apart=apart)
     return found
 
 
@@ -85,7 +87,8 @@ def wave_program(
         made = trace(model.graph, calls, given(model, arrays))
         return _swept(made, calls, of, wrt, _waved(of, values), tf.shape(values)[1])
 
-    found: list[Array] = ran(model, ("wave", of, tuple(wrt)), back, calls, arrays, Operand(values, 3))
+    kind, apart = ("wave", of, tuple(wrt)), _rows_apart(wrt)
+    found: list[Array] = ran(model, kind, back, calls, arrays, Operand(values, 3), apart=apart)
     return found
 
 
@@ -105,7 +108,8 @@ def jvp_program(
         return [_pushed(made, calls, place, wrt, tangents, stack) for place in of]
 
     open_axes = 1 if weight else 3 if timed(model, wrt) else 2
-    found: list[Array] = ran(model, ("jvp", tuple(of), wrt), push, calls, arrays, Operand(tangents, open_axes))
+    kind, apart = ("jvp", tuple(of), wrt), _rows_apart([*of, wrt])
+    found: list[Array] = ran(model, kind, push, calls, arrays, Operand(tangents, open_axes), apart=apart)
     return found
 
 
@@ -133,7 +137,7 @@ def hvp_program(
 
     open_axes = 0 if weight else 2 if timed(model, wrt) else 1
     operands = (Operand(values, 2), Operand(times, 2), Operand(tangent, open_axes))
-    return ran(model, ("hvp", of, wrt), second, calls, arrays, *operands)
+    return ran(model, ("hvp", of, wrt), second, calls, arrays, *operands, apart=_rows_apart([wrt]))
 
 
 def nudged_program(
@@ -147,7 +151,8 @@ def nudged_program(
         return [value(made, place) for place in of]
 
     operands = [Operand(nudge, 2 if timed(model, place) else 1) for place, nudge in zip(wrt, nudges, strict=True)]
-    found: list[Array] = ran(model, ("nudged", tuple(of), tuple(wrt)), moved, calls, arrays, *operands)
+    kind, apart = ("nudged", tuple(of), tuple(wrt)), _rows_apart([*of, *wrt])
+    found: list[Array] = ran(model, kind, moved, calls, arrays, *operands, apart=apart)
     return found
 
 
@@ -228,6 +233,11 @@ def _pushed(made: Trace, calls: Calls, of: Place, wrt: Place, tangents: Tensor, 
         along = tangents if isinstance(wrt, WeightAt) else tf.broadcast_to(tangents, tf.shape(swept))
         product = tf.reduce_sum(swept * along)
     return tf.convert_to_tensor(tape.gradient(product, zeros, unconnected_gradients="zero"))
+
+
+def _rows_apart(places: Sequence[Place]) -> Sequence[int]:
+    """The batch, unless weights are among the places: those have no rows."""
+    return () if any(isinstance(place, WeightAt) for place in places) else (0,)
 
 
 def start_together(times: Array) -> bool:

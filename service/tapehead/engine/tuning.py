@@ -1,9 +1,10 @@
-"""One function, compiled twice: once for any shapes, and by XLA for those shapes that come again and again.
+"""One function, compiled for any shapes, and in other ways for those shapes that come again and again.
 
-XLA needs every length fixed and takes seconds to compile, so it is never in a request's way: while it compiles, and
-wherever it proves no faster, the function for any shapes answers. Who runs the compiling, and when, is the caller's to
-say (`later`); without that nothing is compiled beside the first. The two add numbers up in different orders, so an
-answer's last bits may change once, when the faster one takes over.
+The other ways are XLA, and either of the two for several parts of the question at once. XLA needs every length fixed
+and takes seconds to compile, so it is never in a request's way: while it compiles, and wherever nothing proves faster,
+the function for any shapes answers. Who runs the compiling, and when, is the caller's to say (`later`); without that
+nothing is compiled beside the first. The ways add numbers up in different orders, so an answer's last bits may change
+once, when the fastest takes over.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from tapehead.engine.abreast import Abreast, Split
+
 Tensor = Any
 Later = Callable[[Callable[[], None]], object]
 Shapes = tuple[tuple[int, ...], ...]
+Way = Callable[..., Any]
 
 OFTEN = 3
 """How many calls with the same shapes it takes to have them compiled."""
@@ -27,30 +31,46 @@ KEPT = 32
 _TRIALS = 3
 _SHORT_S = 1.0
 """A first run over this is mostly the run itself."""
+_WORTH_PARTING_S = 1e-3
+"""What takes less gains nothing from more threads."""
+_MARGIN = 0.95
+"""How much less time a way must take than those before it."""
 
 log = logging.getLogger("tapehead.engine")
 
 
 class Program:
-    """A function of tensors, run in the fastest way that is ready for their shapes."""
+    """A function of tensors, run in the fastest way that is ready for their shapes.
 
-    def __init__(self, function: Callable[..., Any], signature: Sequence[Any], later: Later | None) -> None:
+    `ready` makes tensors of what the program is called with, `split` makes parts of it (see `Abreast`): None where it
+    has none.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        signature: Sequence[Any],
+        later: Later | None,
+        ready: Callable[..., tuple[Tensor, ...]] = lambda *args: args,
+        split: Split | None = None,
+    ) -> None:
         self._function, self._later = function, later
         self._signature = list(signature)
+        self._ready, self._split = ready, split
         self._any: Callable[..., Any] | None = None
-        self._fixed: OrderedDict[Shapes, Callable[..., Any] | None] = OrderedDict()
+        self._fixed: OrderedDict[Shapes, Way | None] = OrderedDict()
         self._calls: Counter[Shapes] = Counter()
         self.compile_s = 0.0
 
     def __call__(self, *args: Any, shapes: Shapes | None = None) -> Any:
-        """What the function gives; the first call compiles it for any shapes.
+        """What the function gives, tensors or NumPy; the first call compiles it for any shapes.
 
-        `shapes` are those of all tensors in `args`, where the caller has them at hand.
+        `shapes` are those of all arrays in `args`, where the caller has them at hand.
         """
         if self._later is None:
             return self._run(*args)
         if shapes is None:
-            shapes = tuple(tuple(tensor.shape) for tensor in tf.nest.flatten(args))
+            shapes = _shapes(self._ready(*args))
         fixed = self._fixed.get(shapes)
         if fixed is not None:
             self._fixed.move_to_end(shapes)
@@ -64,16 +84,17 @@ class Program:
 
         A concrete function is called in half the time that `tf.function` takes to choose one.
         """
+        tensors = self._ready(*args)
         if self._any is not None:
-            return self._any(*args)
+            return self._any(*tensors)
         began = time.perf_counter()
         traced = tf.function(self._function, input_signature=self._signature, autograph=False)
         run = self._any = traced.get_concrete_function()
         after = time.perf_counter()
-        found = run(*args)
+        found = run(*tensors)
         first_s = time.perf_counter() - after
         if first_s < _SHORT_S:
-            run(*args)
+            run(*tensors)
         again_s = time.perf_counter() - after - first_s
         self.compile_s = after - began + (max(0.0, first_s - again_s) if first_s < _SHORT_S else 0.0)
         return found
@@ -89,22 +110,53 @@ class Program:
         later(lambda: self._fix(shapes, args))
 
     def _fix(self, shapes: Shapes, args: tuple[Any, ...]) -> None:
-        """Compiles for these shapes, and keeps what was compiled where it is faster."""
-        specs = tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), list(args))
+        """Compiles for these shapes, and keeps the way that is fastest."""
+        ways = [(way, _fastest(way, args)) for way in (self._run, self._compiled(args)) if way]
+        if min(seconds for _, seconds in ways) >= _WORTH_PARTING_S:
+            ways += [(way, _fastest(way, args)) for way in self._abreast(args)]
+        best, best_s = ways[0]
+        for way, seconds in ways:
+            if seconds < _MARGIN * best_s:
+                best, best_s = way, seconds
+        self._fixed[shapes] = None if best == self._run else best
+
+    def _abreast(self, args: tuple[Any, ...]) -> Iterator[Way]:
+        """The ways for all parts of the question at once."""
+        parts = self._split and self._split(*args)
+        if not self._split or not parts:
+            return
+        yield Abreast(self._split, [self._run] * len(parts.each))
+        shapes = [_shapes(self._ready(*part)) for part in parts.each]
+        compiled = {own: self._compiled(part) for own, part in dict(zip(shapes, parts.each, strict=True)).items()}
+        runs = [run for own in shapes if (run := compiled[own])]
+        if len(runs) == len(shapes):
+            yield Abreast(self._split, runs)
+
+    def _compiled(self, args: tuple[Any, ...]) -> Way | None:
+        """The function compiled by XLA for the shapes of these arguments; None where XLA has no form of it."""
+        tensors = self._ready(*args)
+        specs = tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), list(tensors))
         fixed = tf.function(self._function, input_signature=specs, autograph=False, jit_compile=True)
         try:
-            fixed = fixed.get_concrete_function()
-            fixed(*args)
+            run = fixed.get_concrete_function()
+            run(*tensors)
         except (tf.errors.OpError, ValueError, TypeError, NotImplementedError) as error:
             # Some of TensorFlow's operations have no form in XLA: such a function stays as it is.
             log.info("XLA cannot compile this: %s", str(error).strip().partition("\n")[0])
-            return
-        if min(_seconds(fixed, args) for _ in range(_TRIALS)) < min(_seconds(self._run, args) for _ in range(_TRIALS)):
-            self._fixed[shapes] = fixed
+            return None
+        return lambda *args: run(*self._ready(*args))
 
 
-def _seconds(function: Callable[..., Any], args: Any) -> float:
+def _shapes(args: tuple[Any, ...]) -> Shapes:
+    return tuple(tuple(tensor.shape) for tensor in tf.nest.flatten(args))
+
+
+def _fastest(way: Way, args: tuple[Any, ...]) -> float:
+    return min(_seconds(way, args) for _ in range(_TRIALS))
+
+
+def _seconds(way: Way, args: tuple[Any, ...]) -> float:
     began = time.perf_counter()
-    for tensor in tf.nest.flatten(function(*args)):
+    for tensor in tf.nest.flatten(way(*args)):
         memoryview(tensor)  # waits for a device that works on its own
     return time.perf_counter() - began
