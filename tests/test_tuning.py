@@ -129,7 +129,7 @@ SPLIT_FOR_ONE_SAMPLE = ("jacobian", "of every timestep", "by weights", "integrat
 def test_parts_abreast_answer_what_the_whole_does(question: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(abreast, "processors", lambda: 2)
     monkeypatch.setattr(tuning, "_WORTH_PARTING_S", 0.0)
-    monkeypatch.setattr(tuning, "_fastest", lambda way, _: 1.0 if isinstance(way, Abreast) else 2.0)
+    monkeypatch.setattr(tuning, "_seconds", lambda way, _: 1.0 if isinstance(way, Abreast) else 2.0)
     keras.utils.set_random_seed(7)
     layers = [keras.Input((None, 2), name="x"), keras.layers.LSTM(3, name="lstm"), keras.layers.Dense(2)]
     operation, parameters = QUESTIONS[question]

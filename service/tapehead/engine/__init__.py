@@ -4,8 +4,8 @@ graph.py       a Keras model opened into a flat list of calls
 naming.py      the names of its points, and its card;  places.py  where a point lies
 probe.py       one run at load: shapes, and that the engine computes what Keras does
 trace.py       the forward sweep;  sweep.py  the sweep back;  rules/  how one kind of layer passes cotangents on
-programs.py    the compiled functions;  tuning.py  each compiled in the ways that may be fastest;  abreast.py  in parts at once
-prepared.py    a request made ready for them
+programs.py    the compiled functions;  prepared.py  a request made ready for them
+tuning.py      each function in the way that is fastest;  abreast.py  in parts, a thread for each
 states.py jacobian.py products.py saliency.py weight_gradients.py      one operation each
 losses.py      the loss of a request;  reach.py  which weights something depends on at all
 diagnosis/     a verdict on each recurrent layer, with the evidence

@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tapehead.engine.abreast import Abreast, Split
+from tapehead.engine.abreast import Abreast, Split, on_host
 
 Tensor = Any
 Later = Callable[[Callable[[], None]], object]
@@ -28,7 +28,10 @@ OFTEN = 3
 """How many calls with the same shapes it takes to have them compiled."""
 KEPT = 32
 """How many sets of shapes a function is kept compiled for; the least recently used goes."""
-_TRIALS = 3
+_A_TURN, _TRIAL_S = 3, 0.02
+"""A way is tried in turns of so many calls, until all have taken so many seconds."""
+_LONG_S = 0.3
+"""What takes longer is called once."""
 _SHORT_S = 1.0
 """A first run over this is mostly the run itself."""
 _WORTH_PARTING_S = 1e-3
@@ -111,14 +114,15 @@ class Program:
 
     def _fix(self, shapes: Shapes, args: tuple[Any, ...]) -> None:
         """Compiles for these shapes, and keeps the way that is fastest."""
-        ways = [(way, _fastest(way, args)) for way in (self._run, self._compiled(args)) if way]
-        if min(seconds for _, seconds in ways) >= _WORTH_PARTING_S:
-            ways += [(way, _fastest(way, args)) for way in self._abreast(args)]
-        best, best_s = ways[0]
-        for way, seconds in ways:
-            if seconds < _MARGIN * best_s:
-                best, best_s = way, seconds
-        self._fixed[shapes] = None if best == self._run else best
+        ways = [way for way in (self._run, self._compiled(args)) if way]
+        lone_s = min(_seconds(way, args) for way in ways)
+        if lone_s >= _WORTH_PARTING_S:
+            ways += self._abreast(args)
+        tried = _tried(ways, args, calls=_A_TURN if lone_s < _LONG_S else 1)
+        best = 0
+        for n, seconds in enumerate(tried):
+            best = n if seconds < _MARGIN * tried[best] else best
+        self._fixed[shapes] = ways[best] if best else None
 
     def _abreast(self, args: tuple[Any, ...]) -> Iterator[Way]:
         """The ways for all parts of the question at once."""
@@ -151,12 +155,19 @@ def _shapes(args: tuple[Any, ...]) -> Shapes:
     return tuple(tuple(tensor.shape) for tensor in tf.nest.flatten(args))
 
 
-def _fastest(way: Way, args: tuple[Any, ...]) -> float:
-    return min(_seconds(way, args) for _ in range(_TRIALS))
+def _tried(ways: Sequence[Way], args: tuple[Any, ...], calls: int) -> list[float]:
+    """The least seconds that each way took, tried in turns of some calls: the machine's own speed may change meanwhile.
+
+    The first call of a turn meets the threads that the way before it left spinning.
+    """
+    rounds: list[list[float]] = []
+    while sum(map(sum, rounds)) < _TRIAL_S * len(ways):
+        rounds.append([min(_seconds(way, args) for _ in range(calls)) for way in ways])
+    return [min(seconds) for seconds in zip(*rounds, strict=True)]
 
 
 def _seconds(way: Way, args: tuple[Any, ...]) -> float:
     began = time.perf_counter()
     for tensor in tf.nest.flatten(way(*args)):
-        memoryview(tensor)  # waits for a device that works on its own
+        on_host(tensor)  # waits for a device that works on its own
     return time.perf_counter() - began
