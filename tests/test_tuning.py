@@ -111,7 +111,6 @@ QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "jacobian": ("jacobian", {"of": "lstm.h[-1]", "wrt": ["x", "lstm.h", "lstm.c.initial"]}),
     "of every timestep": ("jacobian", {"of": "lstm.h", "wrt": "lstm.h"}),
     "by weights": ("jacobian", {"of": "lstm.h[-1]", "wrt": "lstm/recurrent_kernel"}),
-    "norms": ("jacobian", {"of": "lstm.h", "wrt": "lstm.h", "reduce": "norm"}),
     "saliency": ("saliency", {"target": "outputs[1]"}),
     "integrated gradients": ("saliency", {"target": "outputs[1]", "method": "integrated_gradients", "n_steps": 3}),
     "vjp": ("vjp", {"of": "outputs", "wrt": ["x", "lstm.h"]}),
@@ -124,8 +123,10 @@ QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 SPLIT_FOR_ONE_SAMPLE = ("jacobian", "of every timestep", "by weights", "integrated gradients")
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("question", QUESTIONS)
+ALL = [pytest.param(name, batch, marks=pytest.mark.slow) for name in list(QUESTIONS)[1:] for batch in (1, 3)]
+
+
+@pytest.mark.parametrize(("question", "batch"), [("jacobian", 1), ("jacobian", 3), *ALL])
 def test_parts_abreast_answer_what_the_whole_does(question: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(abreast, "processors", lambda: 2)
     monkeypatch.setattr(tuning, "_WORTH_PARTING_S", 0.0)

@@ -39,7 +39,8 @@ class Abreast:
         """What the function gives for the whole, as NumPy."""
         parts = self._split(*args)
         assert parts is not None
-        beside = [_helpers().submit(run, *part) for run, part in zip(self._runs[1:], parts.each[1:], strict=True)]
+        others = zip(self._runs[1:], parts.each[1:], strict=True)
+        beside = [_helpers().submit(_on_processor, run, part) for run, part in others]
         try:
             first = self._runs[0](*parts.each[0])
         finally:
@@ -61,6 +62,11 @@ def shares(length: int) -> list[slice]:
     count = min(processors(), length)
     ends = [length * n // count for n in range(count + 1)]
     return list(map(slice, ends, ends[1:]))
+
+
+def _on_processor(run: Callable[..., Any], part: tuple[Any, ...]) -> Any:
+    with tf.device("CPU:0"):  # which device a thread works on is its own to say
+        return run(*part)
 
 
 @cache

@@ -72,7 +72,8 @@ def spike_program(
 
     vectors, together = _enough(calls, values.shape[1]), start_together(times) if once is None else once
     kind = ("spike", of, tuple(wrt), keep, vectors, together, norms)
-    apart = (0, 1) if keep.rows and not norms else _rows_apart(wrt)
+    # Norms are asked for to save memory: one program takes less of it than several.
+    apart = () if norms else (0, 1) if keep.rows else _rows_apart(wrt)
     operands = (Operand(values, 2), Operand(times, 2))
     found: list[Array] = ran(model, kind, back, calls, arrays, *operands, apart=apart)
     return found
