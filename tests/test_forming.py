@@ -12,8 +12,9 @@ import tensorflow as tf
 from tests.user_cells import FastWeights
 
 from tapehead.engine import OPERATIONS, Model, programs
-from tapehead.engine.graph import Recurrence
 from tapehead.engine.rules import recurrence
+from tapehead.engine.rules.any_cell import AnyCellRule
+from tapehead.engine.rules.recurrence import Seeds, Wave
 from tapehead.operations import Request, check
 
 CELLS: dict[str, Callable[[], Any]] = {
@@ -56,18 +57,34 @@ def test_forming_a_steps_derivative_changes_no_number(
     assert all(np.abs(expected).max() > 0 for name, expected in through.items() if not name.endswith("initial"))
 
 
+STACKED: dict[str, Callable[[], Any]] = {
+    "stacked": lambda: keras.layers.RNN([keras.layers.GRUCell(3), keras.layers.LSTMCell(3)], name="rnn"),
+    "simple": lambda: keras.layers.SimpleRNN(3, name="rnn", activation="softsign"),
+}
+
+
+@pytest.mark.parametrize("cell", [*CELLS, *STACKED])
+def test_what_reaches_the_inputs_is_the_same_made_in_the_steps_or_after(
+    cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule, inputs, initial, valid, draw = _started(cell)
+    run = recurrence.forward(rule, inputs, initial, valid, {})
+    stack = tf.constant(draw.normal(size=(4, 2, 3, *run.outputs.shape[2:])), tf.float32)
+    found = []
+    for few in (0, 6):
+        monkeypatch.setattr(recurrence, "_FEW", few)
+        adjoint = recurrence.back(run, tf.constant(3), Seeds(output=Wave(stack)), frozenset())
+        assert (recurrence.PROJECTED in adjoint.points) == (few > 0 and not isinstance(rule, AnyCellRule))
+        found.append(adjoint.inputs.numpy())
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5, atol=1e-6)
+    assert np.abs(found[0]).max() > 0
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_steps_own_numbers_are_those_made_for_all_timesteps_at_once(
     cell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keras.utils.set_random_seed(5)
-    shape = (None, 3, 2) if cell == "convolutional" else (None, 2)
-    keras_model = keras.Sequential([keras.Input(shape, name="x"), CELLS[cell]()])
-    (call,) = (call for call in Model(keras_model, "m").graph.calls if isinstance(call, Recurrence))
-    rule, draw = call.rule, np.random.default_rng(6)
-    inputs = tf.constant(draw.normal(size=(4, 2, *shape[1:])), tf.float32)
-    initial = tuple(tf.constant(draw.normal(size=(2, *state)), tf.float32) for state in rule.state_shapes)
-    valid = tf.constant([[True, True], [True, False], [False, True], [True, True]])
+    rule, inputs, initial, valid, draw = _started(cell)
     nudges = {rule.states[0]: tf.constant(draw.normal(size=(4, 2, *rule.state_shapes[0])), tf.float32)}
     found = []
     for most in (recurrence._CACHE_BYTES, 0):
@@ -77,3 +94,15 @@ def test_a_steps_own_numbers_are_those_made_for_all_timesteps_at_once(
         found.append([value.numpy() for value in tf.nest.flatten((run.local, run.states, run.outputs))])
     for at_once, in_steps in zip(*found, strict=True):
         np.testing.assert_allclose(in_steps, at_once, rtol=1e-5, atol=1e-6)
+
+
+def _started(cell: str) -> tuple[Any, ...]:
+    """A cell's rule, what it starts from, which timesteps count, and more numbers to come."""
+    keras.utils.set_random_seed(5)
+    shape = (None, 3, 2) if cell == "convolutional" else (None, 2)
+    keras_model = keras.Sequential([keras.Input(shape, name="x"), {**CELLS, **STACKED}[cell]()])
+    (call,) = Model(keras_model, "m").graph.recurrences
+    draw = np.random.default_rng(6)
+    inputs = tf.constant(draw.normal(size=(4, 2, *shape[1:])), tf.float32)
+    initial = tuple(tf.constant(draw.normal(size=(2, *state)), tf.float32) for state in call.rule.state_shapes)
+    return call.rule, inputs, initial, tf.constant([[True, True], [True, False], [False, True], [True, True]]), draw

@@ -36,6 +36,10 @@ class AnyCellRule:
         """The inputs as they are."""
         return inputs
 
+    def unproject(self, cotangents: Tensor, kernels: None) -> Tensor:
+        """The cotangents as they are."""
+        return cotangents
+
     def step(
         self, projected: Tensor, states: tuple[Tensor, ...], nudges: Nudges
     ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:

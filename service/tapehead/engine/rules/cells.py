@@ -57,7 +57,8 @@ class Pulled:
 
     `totals` are the cotangents of the states that the step returned, everything that reads them within the step
     included; `previous` those of the states that it took; `inputs` that of what `project` was given; `gates` those
-    of the gates asked for; `rights` what the weights' cotangents are made of, by the rule's own names.
+    of the gates asked for; `rights` what the weights' cotangents are made of, by the rule's own names. `projected` are
+    the cotangents of what `project` returned, where the rule has them: `inputs` is `unproject` of them.
     """
 
     totals: tuple[Tensor, ...]
@@ -65,6 +66,7 @@ class Pulled:
     inputs: Tensor
     gates: Mapping[str, Tensor]
     rights: Mapping[str, Tensor]
+    projected: Tensor | None = None
 
 
 class StepMatrices(Protocol):
@@ -118,6 +120,9 @@ class CellRule(Protocol):
 
     def project(self, inputs: Tensor) -> Tensor:
         """The part of a step that needs no state, for all timesteps at once: (..., features) to (..., any)."""
+
+    def unproject(self, cotangents: Tensor, kernels: Any) -> Tensor:
+        """From what `project` returned back to what it was given: (..., any) to (..., features)."""
 
     def step(
         self, projected: Tensor, states: tuple[Tensor, ...], nudges: Nudges

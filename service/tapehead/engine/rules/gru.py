@@ -52,6 +52,10 @@ class GRURule:
         bias = tf.convert_to_tensor(self.cell.bias)
         return projected + (bias[0] if self.cell.reset_after else bias)
 
+    def unproject(self, cotangents: Tensor, kernels: tuple[Tensor, ...]) -> Tensor:
+        """From x K to x."""
+        return times(cotangents, kernels[-1])
+
     def step(
         self, projected: Tensor, states: tuple[Tensor, ...], nudges: Nudges
     ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
@@ -126,9 +130,9 @@ class GRURule:
             recurrent = tf.concat([z, z_g], axis=-1)
             previous = h * update + through * reset + times(z, kernels[0])
         at_inputs = tf.concat([z, z_g], axis=-1)
-        inputs = times(at_inputs, kernels[-1])
+        inputs = self.unproject(at_inputs, kernels)
         read = dict(zip(self.gates, (at_z, at_r, at_g), strict=True)) if wanted else {}
-        return Pulled((h,), (previous,), inputs, read, {"inputs": at_inputs, "recurrent": recurrent})
+        return Pulled((h,), (previous,), inputs, read, {"inputs": at_inputs, "recurrent": recurrent}, at_inputs)
 
     @property
     def many(self) -> int:

@@ -47,6 +47,10 @@ class LSTMRule:
         """x K, for all timesteps at once: the bias is added in the step, where it costs no pass through memory."""
         return tf.tensordot(inputs, tf.convert_to_tensor(self.cell.kernel), 1)
 
+    def unproject(self, cotangents: Tensor, kernels: tuple[Tensor, Tensor]) -> Tensor:
+        """z K^T."""
+        return times(cotangents, kernels[1])
+
     def step(
         self, projected: Tensor, states: tuple[Tensor, ...], nudges: Nudges
     ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
@@ -103,8 +107,8 @@ class LSTMRule:
             z += tf.concat([seed * one for seed, one in zip(seeds.values(), slopes, strict=True)], axis=-1)
             at_gates = (seed + one * factor for seed, one, factor in zip(seeds.values(), reached, factors, strict=True))
             read_gates = dict(zip(self.gates, at_gates, strict=True))
-        to_state, to_inputs = (times(z, kernel) for kernel in kernels)
-        return Pulled((h, arriving[1]), (to_state, c * carry), to_inputs, read_gates, {"z": z})
+        previous = (times(z, kernels[0]), c * carry)
+        return Pulled((h, arriving[1]), previous, self.unproject(z, kernels), read_gates, {"z": z}, z)
 
     many = 48
 

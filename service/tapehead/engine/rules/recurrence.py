@@ -7,7 +7,7 @@ A masked timestep changes no state and returns no output of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,7 +121,7 @@ def forward(
     would come back from memory.
     """
     timesteps, projected = tf.shape(inputs)[0], rule.project(inputs)
-    in_steps = _outgrows_cache(projected)
+    in_steps = _outgrows_cache(projected.shape, projected.dtype)
 
     def step(time: Tensor | int, states: tuple[Tensor, ...]) -> tuple[Any, ...]:
         given, moved = inputs[time], _at(nudges, time)
@@ -177,10 +177,17 @@ def back(
     matrices = rule.matrices(inputs=inputs) if plain and forming_pays(rule, vectors) else None
     kernels = None if matrices else rule.kernels()
     shapes = {name: () if norms else shape for name, shape in _inner_shapes(rule) if name in reads}
-    if inputs:
+    few = inputs and matrices is None and _are_few(start[0])
+    example = _example(rule, _at_time(local, 0), kernels, start, seeds) if weights or few else None
+    projected = example.projected if few and example else None
+    if projected is not None and _outgrows_cache((run.inputs.shape[0], *projected.shape), projected.dtype):
+        projected = None
+    if projected is not None:
+        shapes[PROJECTED] = tuple(projected.shape[2:])
+    elif inputs:
         shapes[INPUTS] = tuple(run.inputs.shape[2:])
-    if weights:
-        shapes |= _right_shapes(rule, _at_time(local, 0), kernels, start, seeds)
+    if weights and example:
+        shapes |= {RIGHTS + name: tuple(value.shape[2:]) for name, value in example.rights.items()}
     arrays = [_stack_array(start[0].dtype, timesteps, shape) for shape in shapes.values()]
     # A masked timestep shows an earlier output: what arrives there is carried back to where that output was made.
     carried = tf.zeros_like(start[0]) if seeds.output is None else tf.zeros_like(seeds.output.at(timesteps - 1))
@@ -208,6 +215,8 @@ def back(
     # What stays unwritten, after the last seeded timestep, reads 0: exactly, even where a later state is not finite.
     _, first, _, arrays = tf.while_loop(lambda time, *_: time >= 0, body, (latest, start, carried, arrays))
     values = {name: array.stack() for name, array in zip(shapes, arrays, strict=True)}
+    if projected is not None:
+        values[INPUTS] = rule.unproject(values[PROJECTED], kernels)
     rights = {name.removeprefix(RIGHTS): value for name, value in values.items() if name.startswith(RIGHTS)}
     return Adjoint(values, values.get(INPUTS), first, rights)
 
@@ -217,24 +226,39 @@ def weight_cotangents(run: Run, rights: Mapping[str, Tensor], keep: Keep) -> lis
     return run.rule.weight_cotangents(run.inputs, run.previous, run.kept, run.nudges, rights, keep)
 
 
+# Not names that a state or gate can have.
 INPUTS = ""
-RIGHTS = "rights "  # not a name that a state or gate can have
+PROJECTED = "projected "
+RIGHTS = "rights "
 
 
 def found_by_name(rule: CellRule, pulled: Pulled) -> dict[str, Tensor]:
     """What a step found, by state and gate name; the inputs' under INPUTS, the rights behind RIGHTS."""
     rights = {RIGHTS + name: value for name, value in pulled.rights.items()}
-    return {**dict(zip(rule.states, pulled.totals, strict=True)), **pulled.gates, INPUTS: pulled.inputs, **rights}
+    apart = {INPUTS: pulled.inputs, PROJECTED: pulled.projected}
+    return {**dict(zip(rule.states, pulled.totals, strict=True)), **pulled.gates, **apart, **rights}
 
 
 _CACHE_BYTES = 1 << 24
 """How large an array may be that a processor's cache is to hold from one pass over it to the next."""
 
+_FEW = 32
+"""Up to so many cotangents, of all rows, are too few for a product with the inputs' narrow kernel in each step: those
+of all steps make one product in the end."""
 
-def _outgrows_cache(value: Tensor) -> bool:
+
+def _are_few(cotangents: Tensor) -> bool:
+    """Whether a step is known to carry no more."""
+    lead = cotangents.shape[:2]
+    return None not in lead and math.prod(lead) <= _FEW
+
+
+def _outgrows_cache(shape: Sequence[int | None], dtype: tf.DType) -> bool:
     """Whether so much is known to leave a processor's cache before it is read again."""
-    known = None not in value.shape and not tf.config.list_logical_devices("GPU")
-    return known and math.prod(value.shape) * value.dtype.size > _CACHE_BYTES
+    known = [n for n in shape if n is not None]
+    if len(known) < len(shape) or tf.config.list_logical_devices("GPU"):
+        return False
+    return bool(math.prod(known) * dtype.size > _CACHE_BYTES)
 
 
 def _inner_shapes(rule: CellRule) -> list[tuple[str, tuple[int | None, ...]]]:
@@ -277,13 +301,10 @@ def _norms(value: Tensor, entries: int) -> Tensor:
     return tf.sqrt(tf.reduce_sum(tf.reshape(squares, [tf.shape(value)[0], -1, entries]), axis=-1))
 
 
-def _right_shapes(
-    rule: CellRule, local: Local, kernels: Any, start: tuple[Tensor, ...], seeds: Seeds
-) -> dict[str, Any]:
-    """The shapes of what the weights' cotangents are made of, seen by pulling one step that is then dropped."""
+def _example(rule: CellRule, local: Local, kernels: Any, start: tuple[Tensor, ...], seeds: Seeds) -> Pulled:
+    """One step pulled for the shapes that it shows alone: nothing reads its numbers."""
     output = None if seeds.output is None else seeds.output.at(tf.constant(0))
-    pulled = rule.pull(local, kernels, start, output, {}, frozenset())
-    return {RIGHTS + name: tuple(value.shape[2:]) for name, value in pulled.rights.items()}
+    return rule.pull(local, kernels, start, output, {}, frozenset())
 
 
 def _stack_array(dtype: Any, size: Tensor, shape: tuple[int | None, ...]) -> Any:

@@ -35,6 +35,10 @@ class SimpleRNNRule:
         projected = tf.tensordot(inputs, tf.convert_to_tensor(self.cell.kernel), 1)
         return projected + tf.convert_to_tensor(self.cell.bias) if self.cell.use_bias else projected
 
+    def unproject(self, cotangents: Tensor, kernels: tuple[Tensor, Tensor]) -> Tensor:
+        """z K^T."""
+        return times(cotangents, kernels[1])
+
     def step(
         self, projected: Tensor, states: tuple[Tensor, ...], nudges: Nudges
     ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
@@ -68,8 +72,7 @@ class SimpleRNNRule:
         """Back through h = phi(z), z = x K + h' U + b."""
         h = arriving[0] if output is None else arriving[0] + output
         z = h * local[:, None]
-        previous, inputs = (times(z, kernel) for kernel in kernels)
-        return Pulled((h,), (previous,), inputs, {}, {"z": z})
+        return Pulled((h,), (times(z, kernels[0]),), self.unproject(z, kernels), {}, {"z": z}, z)
 
     many = None
 

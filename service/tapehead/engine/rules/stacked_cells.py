@@ -31,6 +31,10 @@ class StackedCellsRule:
         """The lowest cell's part."""
         return self.rules[0].project(inputs)
 
+    def unproject(self, cotangents: Tensor, kernels: tuple[Any, ...]) -> Tensor:
+        """The lowest cell's part."""
+        return self.rules[0].unproject(cotangents, kernels[0])
+
     def step(
         self, projected: Tensor, states: tuple[Tensor, ...], nudges: Nudges
     ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
@@ -79,14 +83,15 @@ class StackedCellsRule:
         previous: tuple[Tensor, ...] = ()
         read: dict[str, Tensor] = {}
         rights: dict[str, Tensor] = {}
+        projected = None
         for n in reversed(range(len(self.rules))):
             own, asked = arriving[self._slices[n]], frozenset(_part(n, dict.fromkeys(wanted)))
             pulled = self.rules[n].pull(local[n], kernels[n], own, output, _part(n, gates), asked)
             totals, previous = pulled.totals + totals, pulled.previous + previous
             read.update({f"cells.{n}.{gate}": value for gate, value in pulled.gates.items()})
             rights.update({f"cells.{n}.{name}": value for name, value in pulled.rights.items()})
-            output = pulled.inputs
-        return Pulled(totals, previous, output, read, rights)
+            output, projected = pulled.inputs, pulled.projected
+        return Pulled(totals, previous, output, read, rights, projected)
 
     many = None
 

@@ -16,10 +16,9 @@ def transposed(kernel: Any) -> Tensor:
 
 
 def times(stack: Tensor, kernel: Tensor) -> Tensor:
-    """(rows, m, k) times (k, n): (rows, m, n), as one product over all rows and stack entries."""
-    shape = tf.shape(stack)
+    """(…, k) times (k, n): (…, n), as one product over all rows and stack entries."""
     flat = tf.matmul(tf.reshape(stack, [-1, kernel.shape[0]]), kernel)
-    return tf.reshape(flat, [shape[0], shape[1], kernel.shape[1]])
+    return tf.reshape(flat, tf.concat([tf.shape(stack)[:-1], [kernel.shape[1]]], axis=0))
 
 
 def by_gate(kernels: Sequence[Any], gates: int) -> Tensor:
