@@ -21,9 +21,13 @@ PATIENCE_S = 300.0
 
 
 class Serving:
-    """A server in a process of its own. `url` is where it listens, `log` what it has said so far."""
+    """A server in a process of its own, models not warmed up unless `settings` say so.
+
+    `url` is where it listens, `log` what it has said so far.
+    """
 
     def __init__(self, folder: Path, **settings: Any) -> None:
+        settings = {"warm_up": (), **settings}
         program = (
             "import sys; from tapehead.server.run import serve; from tapehead.server.settings import Settings; "
             f"sys.exit(serve(Settings(models_dir={str(folder)!r}, port=0, **{settings!r})))"

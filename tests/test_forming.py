@@ -31,7 +31,10 @@ CELLS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("asked", [{}, {"lag": 1}, {"lag": 2}], ids=["whole", "lag 1", "lag 2"])
+LAG_2 = pytest.param({"lag": 2}, id="lag 2", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("asked", [pytest.param({}, id="whole"), pytest.param({"lag": 1}, id="lag 1"), LAG_2])
 @pytest.mark.parametrize("cell", CELLS)
 def test_forming_a_steps_derivative_changes_no_number(
     cell: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch

@@ -111,7 +111,7 @@ def test_the_whole_grid_is_thousands_of_pairs() -> None:
     assert sum(len(here.of) * len(here.wrt) for here in grids) > 20_000
 
 
-@pytest.mark.parametrize("name", some(NAMES, [name for name in NAMES if name not in RARE]))
+@pytest.mark.parametrize("name", some(NAMES, [name for name in NAMES[::2] if name not in RARE]))
 def test_some_rows_of_the_grid_are_those_of_the_oracle(model: tapehead.Model, name: str) -> None:
     here = grid(name)
     for of in chosen(name, here.of, ROWS):

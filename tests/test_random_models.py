@@ -10,7 +10,7 @@ import tapehead
 from oracle.grid import Grid, assert_row_agrees
 from random_models import RandomModel, draw
 
-MODELS, FEW = 200, 3
+MODELS, FEW = 200, 1
 ROWS = 2
 
 

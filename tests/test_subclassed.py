@@ -130,7 +130,9 @@ def client(models: dict[str, Any]) -> Iterator[tapehead.Client]:
         yield client
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in ("scaled", "unrolled") else ()) for name in MODELS]
+)
 def test_inputs_outputs_and_weights_are_points(client: tapehead.Client, models: dict[str, Any], name: str) -> None:
     model, x = client.model(name), tf.constant(series())
     weights = {variable.path.split("/", 1)[1]: variable for variable in models[name].weights}
