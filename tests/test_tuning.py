@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import architectures
 from tapehead.engine import OPERATIONS, Model, abreast, tuning
 from tapehead.engine import model as model_module
 from tapehead.engine.abreast import Abreast
@@ -147,3 +148,35 @@ def test_parts_abreast_answer_what_the_whole_does(question: str, batch: int, mon
     assert any(isinstance(way, Abreast) for way in kept) is (batch > 1 or question in SPLIT_FOR_ONE_SAMPLE)
     for name, whole in answers[0].items():
         np.testing.assert_allclose(answers[-1][name], whole, rtol=0, atol=1e-13 * max(1, np.abs(whole).max()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parted", [False, True], ids=["whole", "in parts"])
+@pytest.mark.parametrize("name", architectures.ARCHITECTURES)
+def test_every_architecture_answers_the_same_in_every_way(
+    name: str, parted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(abreast, "processors", lambda: 2)
+    monkeypatch.setattr(tuning, "_WORTH_PARTING_S", 0.0)
+    monkeypatch.setattr(
+        tuning, "_seconds", lambda way, _: 1.0 if isinstance(way, Abreast) is parted and _is_fixed(way) else 2.0
+    )
+    keras_model = architectures.build(name)
+    model = Model(keras_model, "m", later=lambda work: work())
+    x = architectures.data(keras_model)
+    output = "outputs" if len(model.card.outputs) == 1 else "outputs.0"
+    points = [point for point, info in model.card.points.items() if info.differentiable]
+    ways = set()
+    for operation, parameters in (
+        ("vjp", {"of": output, "wrt": points}),
+        (
+            "jacobian",
+            {"of": output, "wrt": [spec.name for spec in model.card.inputs if "float" in spec.dtype] or points[:1]},
+        ),
+    ):
+        request, _ = check(model.card, operation, Request(x, None, {}, {**parameters, "precision": "float64"}))
+        answers = [OPERATIONS[operation](model, request).tensors for _ in range(OFTEN + 1)]
+        for point, plain in answers[0].items():
+            np.testing.assert_allclose(answers[-1][point], plain, rtol=0, atol=1e-12 * max(1, np.abs(plain).max()))
+        ways |= {type(way) for program in model.at("float64").programs for way in program._fixed.values()}
+    assert (Abreast in ways) is parted
