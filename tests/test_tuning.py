@@ -180,3 +180,28 @@ def test_every_architecture_answers_the_same_in_every_way(
             np.testing.assert_allclose(answers[-1][point], plain, rtol=0, atol=1e-12 * max(1, np.abs(plain).max()))
         ways |= {type(way) for program in model.at("float64").programs for way in program._fixed.values()}
     assert (Abreast in ways) is parted
+
+
+@keras.saving.register_keras_serializable("tapehead_tests")
+class Centred(keras.layers.Layer):
+    """Each number less its mean over the batch."""
+
+    def call(self, x: Any) -> Any:
+        return x - keras.ops.mean(x, axis=0, keepdims=True)
+
+
+def test_a_batch_whose_rows_a_layer_mixes_is_not_parted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(abreast, "processors", lambda: 2)
+    monkeypatch.setattr(tuning, "_WORTH_PARTING_S", 0.0)
+    monkeypatch.setattr(tuning, "_seconds", lambda way, _: 1.0 if isinstance(way, Abreast) else 2.0)
+    keras.utils.set_random_seed(9)
+    layers = [keras.Input((None, 2), name="x"), Centred(), keras.layers.GRU(3, name="gru")]
+    model = Model(keras.Sequential(layers), "m", later=lambda work: work())
+    x = np.random.default_rng(9).normal(size=(4, 5, 2))
+    request, _ = check(model.card, "states", Request({"x": x}, None, {}, {"points": ["gru.h"]}))
+    answers = [OPERATIONS["states"](model, request).tensors["gru.h"] for _ in range(OFTEN + 2)]
+    assert not any(isinstance(way, Abreast) for program in model.programs for way in program._fixed.values())
+    assert "computed in parts an answer differs" in caplog.text
+    np.testing.assert_allclose(answers[-1], answers[0], rtol=1e-5)

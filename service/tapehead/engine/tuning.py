@@ -15,6 +15,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tapehead.engine.abreast import Abreast, Split, on_host
@@ -36,6 +37,8 @@ _SHORT_S = 1.0
 """A first run over this is mostly the run itself."""
 _WORTH_PARTING_S = 1e-3
 """What takes less gains nothing from more threads."""
+_ROUGHLY = 1e-3
+"""How far a way's answer may be from the first one's, over the largest entry."""
 _MARGIN = 0.95
 """How much less time a way must take than those before it."""
 
@@ -118,6 +121,7 @@ class Program:
         lone_s = min(_seconds(way, args) for way in ways)
         if lone_s >= _WORTH_PARTING_S:
             ways += self._abreast(args)
+        ways = self._agreeing(ways, args)
         tried = _tried(ways, args, calls=_A_TURN if lone_s < _LONG_S else 1)
         best = 0
         for n, seconds in enumerate(tried):
@@ -136,6 +140,19 @@ class Program:
         if len(runs) == len(shapes):
             yield Abreast(self._split, runs)
 
+    def _agreeing(self, ways: Sequence[Way], args: tuple[Any, ...]) -> list[Way]:
+        """The first way, and those that answer as it does: a layer may mix a batch's rows, and XLA may be wrong."""
+        first, *others = ways
+        plain = list(map(on_host, tf.nest.flatten(first(*args))))
+        found = [first]
+        for way in others:
+            if all(_agree(on_host(one), other) for one, other in zip(tf.nest.flatten(way(*args)), plain, strict=True)):
+                found.append(way)
+            else:
+                told = "in parts" if isinstance(way, Abreast) else "by XLA"
+                log.warning("computed %s an answer differs from that of the whole graph: it is not computed so", told)
+        return found
+
     def _compiled(self, args: tuple[Any, ...]) -> Way | None:
         """The function compiled by XLA for the shapes of these arguments; None where XLA has no form of it."""
         tensors = self._ready(*args)
@@ -153,6 +170,17 @@ class Program:
 
 def _shapes(args: tuple[Any, ...]) -> Shapes:
     return tuple(tuple(tensor.shape) for tensor in tf.nest.flatten(args))
+
+
+def _agree(found: Any, plain: Any) -> bool:
+    """Whether answers differ by no more than rounding may make of them."""
+    if plain.dtype.kind in "iub":
+        return bool((found == plain).all())
+    rough = _ROUGHLY if plain.dtype.itemsize >= 4 else 50 * _ROUGHLY
+    if plain.dtype.itemsize < 4:  # NumPy compares bfloat16 with nothing
+        found, plain = found.astype(np.float32), plain.astype(np.float32)
+    largest = np.abs(plain[np.isfinite(plain)]).max(initial=0)
+    return bool(np.allclose(found, plain, rtol=0, atol=rough * largest, equal_nan=True))
 
 
 def _tried(ways: Sequence[Way], args: tuple[Any, ...], calls: int) -> list[float]:
