@@ -53,7 +53,8 @@ def infer(model: Model, request: Request) -> Result:
     (array,) = request.inputs.values()
     HARM.get(float(array.flat[0]), lambda: None)()
     outputs = model.keras(array)
-    return Result({"outputs": outputs.numpy()}, {"outputs": ("batch", "unit")}, {"place": outputs.device})
+    meta = {"place": outputs.device, "finite": True}
+    return Result({"outputs": outputs.numpy()}, {"outputs": ("batch", "unit")}, meta)
 
 
 OPERATIONS = {"infer": infer}

@@ -336,6 +336,12 @@ def test_each_job_has_its_own_answer_in_order(worker: Worker, run: Run[Any], ref
     np.testing.assert_array_equal(value(answers[0]), value(answers[5]))
 
 
+def test_one_that_stumbles_spoils_none_of_those_it_is_joined_with(worker: Worker, run: Run[Any], ref: ModelRef) -> None:
+    stumbled, *others = run(worker.run([job(ref, small_engine.STUMBLE), job(ref), job(ref)]))
+    assert isinstance(stumbled, Internal)
+    np.testing.assert_array_equal(value(others[0]), value(others[1]))
+
+
 def test_a_file_that_cannot_be_served_says_why(worker: Worker, run: Run[Any], tmp_path: Path) -> None:
     (tmp_path / "bad.keras").write_bytes(b"no zip")
     with pytest.raises(UnsupportedModel, match=r"model\.save"):
@@ -463,7 +469,7 @@ def test_a_batch_over_its_limit_ends_the_process(run: Run[Any], ref: ModelRef) -
         made = ChildWorker(SMALL, ENVIRON, Limits(run_s=0.1), output=io.StringIO())
         await made.start()
         try:
-            await made.run([job(ref, small_engine.DAWDLE)] * 10)
+            await made.run([job(ref, small_engine.DAWDLE, timesteps=n) for n in range(1, 11)])  # lengths join nothing
         finally:
             await made.close()
 

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -94,8 +94,12 @@ class Station:
     def _answers(self, jobs: Sequence[Job]) -> list[Answer]:
         """One call for all where it goes well; where it does not, each alone, so that none spoils its neighbours."""
         if len(jobs) > 1 and not any(self._expired(job) for job in jobs):
-            with suppress(TapeheadError):
+            try:
                 return list(joining.parted(self._result(joining.joined(jobs)), jobs))
+            except TapeheadError:
+                pass
+            except Exception:  # whatever it is, it is one job's, and the others are not to meet it
+                log.exception("%d requests joined in one call failed; each is answered alone", len(jobs))
         return [self._answer(job) for job in jobs]
 
     def _expired(self, job: Job) -> bool:
