@@ -130,8 +130,7 @@ class Program:
 
     def _abreast(self, args: tuple[Any, ...]) -> Iterator[Way]:
         """The ways for all parts of the question at once."""
-        parts = self._split and self._split(*args)
-        if not self._split or not parts:
+        if self._split is None or (parts := self._split(*args)) is None:
             return
         yield Abreast(self._split, [self._run] * len(parts.each))
         shapes = [_shapes(self._ready(*part)) for part in parts.each]

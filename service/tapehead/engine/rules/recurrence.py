@@ -179,13 +179,8 @@ def back(
     shapes = {name: () if norms else shape for name, shape in _inner_shapes(rule) if name in reads}
     few = inputs and matrices is None and _are_few(start[0])
     example = _example(rule, _at_time(local, 0), kernels, start, seeds) if weights or few else None
-    projected = example.projected if few and example else None
-    if projected is not None and _outgrows_cache((run.inputs.shape[0], *projected.shape), projected.dtype):
-        projected = None
-    if projected is not None:
-        shapes[PROJECTED] = tuple(projected.shape[2:])
-    elif inputs:
-        shapes[INPUTS] = tuple(run.inputs.shape[2:])
+    if inputs:
+        shapes |= _shape_at_inputs(run, example if few else None)
     if weights and example:
         shapes |= {RIGHTS + name: tuple(value.shape[2:]) for name, value in example.rights.items()}
     arrays = [_stack_array(start[0].dtype, timesteps, shape) for shape in shapes.values()]
@@ -215,7 +210,7 @@ def back(
     # What stays unwritten, after the last seeded timestep, reads 0: exactly, even where a later state is not finite.
     _, first, _, arrays = tf.while_loop(lambda time, *_: time >= 0, body, (latest, start, carried, arrays))
     values = {name: array.stack() for name, array in zip(shapes, arrays, strict=True)}
-    if projected is not None:
+    if PROJECTED in values:
         values[INPUTS] = rule.unproject(values[PROJECTED], kernels)
     rights = {name.removeprefix(RIGHTS): value for name, value in values.items() if name.startswith(RIGHTS)}
     return Adjoint(values, values.get(INPUTS), first, rights)
@@ -251,6 +246,14 @@ def _are_few(cotangents: Tensor) -> bool:
     """Whether a step is known to carry no more."""
     lead = cotangents.shape[:2]
     return None not in lead and math.prod(lead) <= _FEW
+
+
+def _shape_at_inputs(run: Run, example: Pulled | None) -> dict[str, tuple[int | None, ...]]:
+    """What the steps keep for the inputs, by name: with an `example` what reaches `project`, if the cache holds it."""
+    projected = None if example is None else example.projected
+    if projected is None or _outgrows_cache((run.inputs.shape[0], *projected.shape), projected.dtype):
+        return {INPUTS: tuple(run.inputs.shape[2:])}
+    return {PROJECTED: tuple(projected.shape[2:])}
 
 
 def _outgrows_cache(shape: Sequence[int | None], dtype: tf.DType) -> bool:
